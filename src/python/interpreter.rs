@@ -154,7 +154,8 @@ impl Interpreter {
     /// environment, `pycache_prefix` puts compiled modules into a folder of the home.
     pub fn arguments(&self, job: Job, options: &Value) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = ["-E", "-X", "utf8"].map(Into::into).into();
-        if !self.is_of_environment {
+        // Tests are in the user's folders.
+        if !self.is_of_environment || job == Job::Pytest {
             let mut prefix = OsString::from("pycache_prefix=");
             prefix.push(self.package.with_file_name("compiled"));
             arguments.extend(["-X".into(), prefix]);

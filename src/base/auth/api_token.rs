@@ -2,7 +2,7 @@
 //! revoked. `api-tokens.json` in the home has their hashes; the tokens themselves are shown once and not stored.
 
 use super::token::Signer;
-use crate::config::{self, Config, UpdateError};
+use crate::config::{self, ConfigError, UpdateError};
 use crate::home::Home;
 use crate::sys::fs::files;
 use crate::sys::{clock, random};
@@ -53,7 +53,7 @@ impl ApiToken {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApiTokenError {
-    #[error("{0} is no name for a token: use up to 64 letters, digits, -, _ and .")]
+    #[error("invalid token name {0:?}: use up to 64 letters, digits, -, _ and ., and begin with a letter or a digit")]
     Name(String),
     #[error("a token named {0} exists")]
     Exists(String),
@@ -66,98 +66,105 @@ pub enum ApiTokenError {
     #[error("config.yaml has no jwt_secret")]
     NoKey,
     #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
     Update(#[from] UpdateError),
 }
 
-/// The API tokens of an instance, and the key that their hashes are made with.
-pub struct ApiTokens {
-    signer: Signer,
-    epoch: u64,
-    tokens: Vec<ApiToken>,
-}
+/// The valid tokens of an instance.
+pub struct ApiTokens(Vec<ApiToken>);
 
 impl ApiTokens {
-    /// Reads the tokens. Those made with another key or before a password reset are left out.
-    pub fn read(path: &Path, jwt_secret: &str, epoch: u64) -> Result<Self, ApiTokenError> {
-        let signer = Signer::new(jwt_secret);
-        let mut tokens: Vec<ApiToken> = files::read_json_or_default(path, MAX_FILE)
-            .map_err(|source| ApiTokenError::Read { path: path.to_owned(), source })?;
+    /// Reads the tokens. Those made with another key, or before a password reset, are left out.
+    pub fn read(path: &Path, signer: &Signer, epoch: u64) -> Result<Self, ApiTokenError> {
         let (key, now) = (signer.api_token_key(epoch), Timestamp::now());
+        let mut tokens = read_file(path)?;
         tokens.retain(|token| token.is_current(&key, now));
-        Ok(Self { signer, epoch, tokens })
+        Ok(Self(tokens))
     }
 
     /// Returns the token with this text, if it is valid.
-    pub fn find(&self, text: &str) -> Option<&ApiToken> {
-        if self.tokens.is_empty() || !text.starts_with(PREFIX) {
+    pub fn find(&self, text: &str, signer: &Signer, epoch: u64) -> Option<&ApiToken> {
+        if self.0.is_empty() || !text.starts_with(PREFIX) {
             return None;
         }
-        let (hash, now) = (self.signer.api_token_hash(self.epoch, text), Timestamp::now());
+        let (hash, now) = (signer.api_token_hash(epoch, text), Timestamp::now());
         // The hash is keyed, so the time of a comparison tells nothing about a token.
-        self.tokens.iter().find(|token| token.hash == hash && now < token.expires_at)
+        self.0.iter().find(|token| token.hash == hash && now < token.expires_at)
     }
 }
 
 /// Lists the valid tokens.
 pub fn list(home: &Home) -> Result<Vec<ApiToken>, ApiTokenError> {
-    config::with_secrets_locked(home, |settings| Ok(read(home, settings)?.tokens))
+    let (signer, epoch) = key(home)?;
+    Ok(ApiTokens::read(&home.api_tokens(), &signer, epoch)?.0)
 }
 
-/// Creates a token; returns it with its text.
+/// Creates a token, which is valid for `lifetime`; returns it with its text.
 pub fn create(home: &Home, name: &str, scope: Scope, lifetime: Duration) -> Result<(ApiToken, String), ApiTokenError> {
     let is_name_character = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if name.is_empty() || name.len() > 64 || !name.chars().all(is_name_character) {
+    let begins_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !begins_well || name.len() > 64 || !name.chars().all(is_name_character) {
         return Err(ApiTokenError::Name(name.to_owned()));
     }
-    change(home, |current| {
-        if current.tokens.iter().any(|token| token.name == name) {
+    // The lock also keeps the key as it is.
+    config::locked(home, || {
+        let (signer, epoch) = key(home)?;
+        let mut tokens = ApiTokens::read(&home.api_tokens(), &signer, epoch)?.0;
+        if tokens.iter().any(|token| token.name == name) {
             return Err(ApiTokenError::Exists(name.to_owned()));
         }
-        if current.tokens.len() >= MAX_TOKENS {
+        if tokens.len() >= MAX_TOKENS {
             return Err(ApiTokenError::TooMany);
         }
         let text = format!("{PREFIX}{}", BASE64.encode(random::bytes::<32>()));
         let created_at = clock::whole_second(Timestamp::now());
-        let lifetime = SignedDuration::try_from(lifetime.min(MAX_LIFETIME)).unwrap_or(SignedDuration::ZERO);
+        let lifetime = SignedDuration::try_from(lifetime).unwrap_or(SignedDuration::ZERO);
         let token = ApiToken {
             name: name.to_owned(),
             scope,
             created_at,
             expires_at: created_at.saturating_add(lifetime).unwrap_or(created_at),
-            hash: current.signer.api_token_hash(current.epoch, &text),
-            key: current.signer.api_token_key(current.epoch),
+            hash: signer.api_token_hash(epoch, &text),
+            key: signer.api_token_key(epoch),
         };
-        current.tokens.push(token.clone());
+        tokens.push(token.clone());
+        write(home, &tokens)?;
         Ok((token, text))
     })
 }
 
-/// Removes a token, which ends it at once.
+/// Removes a token, which ends it at once. Works with a damaged `config.yaml`, too.
 pub fn revoke(home: &Home, name: &str) -> Result<(), ApiTokenError> {
-    change(home, |current| {
-        let position = current.tokens.iter().position(|token| token.name == name);
-        let position = position.ok_or_else(|| ApiTokenError::Unknown(name.to_owned()))?;
-        current.tokens.remove(position);
-        Ok(())
+    config::locked(home, || {
+        let mut tokens = read_file(&home.api_tokens())?;
+        let count = tokens.len();
+        tokens.retain(|token| token.name != name);
+        if tokens.len() == count {
+            return Err(ApiTokenError::Unknown(name.to_owned()));
+        }
+        write(home, &tokens)
     })
 }
 
-/// Rewrites the file under the lock of the settings, so that the key stays the same meanwhile.
-fn change<T>(home: &Home, apply: impl FnOnce(&mut ApiTokens) -> Result<T, ApiTokenError>) -> Result<T, ApiTokenError> {
-    config::with_secrets_locked(home, |settings| {
-        let path = home.api_tokens();
-        let mut current = read(home, settings)?;
-        let result = apply(&mut current)?;
-        // Plain strings and times always serialise.
-        let text = serde_json::to_vec_pretty(&current.tokens).unwrap_or_default();
-        files::write_atomic(&path, &text, 0o600).map_err(|source| UpdateError::Io { path, source })?;
-        Ok(result)
-    })
+/// The key of the tokens' hashes, and the session epoch.
+fn key(home: &Home) -> Result<(Signer, u64), ApiTokenError> {
+    let path = home.config();
+    let loaded = config::load_with_secrets(&path)?.ok_or(UpdateError::Missing(path))?;
+    let secret = loaded.config.jwt_secret.as_deref().ok_or(ApiTokenError::NoKey)?;
+    Ok((Signer::new(secret), loaded.config.session_epoch))
 }
 
-fn read(home: &Home, settings: &Config) -> Result<ApiTokens, ApiTokenError> {
-    let secret = settings.jwt_secret.as_deref().ok_or(ApiTokenError::NoKey)?;
-    ApiTokens::read(&home.api_tokens(), secret, settings.session_epoch)
+fn read_file(path: &Path) -> Result<Vec<ApiToken>, ApiTokenError> {
+    let tokens = files::read_json(path, MAX_FILE);
+    Ok(tokens.map_err(|source| ApiTokenError::Read { path: path.to_owned(), source })?.unwrap_or_default())
+}
+
+fn write(home: &Home, tokens: &[ApiToken]) -> Result<(), ApiTokenError> {
+    let path = home.api_tokens();
+    // Plain strings and times always serialise.
+    let text = serde_json::to_vec_pretty(tokens).unwrap_or_default();
+    Ok(files::write_atomic(&path, &text, 0o600).map_err(|source| UpdateError::Io { path, source })?)
 }
 
 #[cfg(test)]
@@ -176,7 +183,9 @@ mod tests {
         let (token, text) = create(&home, "agent", Scope::ReadOnly, DAY).unwrap();
         assert!(matches!(create(&home, "agent", Scope::Full, DAY), Err(ApiTokenError::Exists(_))));
         let scope = |key: &str, epoch: u64, text: &str| {
-            ApiTokens::read(&home.api_tokens(), key, epoch).unwrap().find(text).map(|token| token.scope)
+            let signer = Signer::new(key);
+            let tokens = ApiTokens::read(&home.api_tokens(), &signer, epoch).unwrap();
+            tokens.find(text, &signer, epoch).map(|token| token.scope)
         };
         assert_eq!(scope(&key, 1, &text), Some(Scope::ReadOnly));
         assert_eq!(scope(&key, 1, &format!("{text}x")), None);
@@ -184,6 +193,12 @@ mod tests {
         let stored = std::fs::read_to_string(home.api_tokens()).unwrap();
         assert!(!stored.contains(&text) && stored.contains(&token.hash), "{stored}");
         assert_eq!(list(&home).unwrap().len(), 1);
+        // Not replaced by an empty file.
+        std::fs::write(home.api_tokens(), "{").unwrap();
+        assert!(matches!(create(&home, "other", Scope::Full, DAY), Err(ApiTokenError::Read { .. })));
+        assert!(matches!(revoke(&home, "agent"), Err(ApiTokenError::Read { .. })));
+        std::fs::write(home.api_tokens(), stored).unwrap();
+        std::fs::write(home.config(), "jwt_secret: [").unwrap();
         revoke(&home, "agent").unwrap();
         assert!(matches!(revoke(&home, "agent"), Err(ApiTokenError::Unknown(_))));
         assert_eq!(scope(&key, 1, &text), None);
@@ -197,9 +212,10 @@ mod tests {
         let key = "ab".repeat(32);
         config::replace(&home, &format!("jwt_secret: '{key}'\n")).unwrap();
         let (_, text) = create(&home, "agent", Scope::Full, Duration::ZERO).unwrap();
-        assert!(ApiTokens::read(&home.api_tokens(), &key, 1).unwrap().find(&text).is_none());
+        let signer = Signer::new(&key);
+        assert!(ApiTokens::read(&home.api_tokens(), &signer, 1).unwrap().find(&text, &signer, 1).is_none());
         assert!(list(&home).unwrap().is_empty());
-        for name in ["", "a b", "ü", &"x".repeat(65)] {
+        for name in ["", "a b", "ü", "--x", &"x".repeat(65)] {
             assert!(matches!(create(&home, name, Scope::Full, DAY), Err(ApiTokenError::Name(_))), "{name}");
         }
     }

@@ -38,7 +38,7 @@ pub use recipient::{Recipient, SecretError, SecretReference, UnreadableSecret};
 pub use renamed::with_new_names;
 pub use secret_references::self_contained;
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
-pub(crate) use update::with_secrets_locked;
+pub(crate) use update::locked;
 pub use update::{UpdateError, exchange, replace, rewrite, set_secret_reference, update};
 pub use upgrade::{Channel, UpgradeSettings};
 

@@ -3,8 +3,8 @@
 
 use super::layers::{load_text, load_text_with_secrets};
 use super::{
-    Config, ConfigError, DEPRECATED, EditError, Loaded, SecretReference, SettingError, load_with_secrets, parse,
-    read_file, set_keys,
+    ConfigError, DEPRECATED, EditError, Loaded, SecretReference, SettingError, load_with_secrets, parse, read_file,
+    set_keys,
 };
 use crate::home::Home;
 use crate::sys::fs::files;
@@ -39,35 +39,28 @@ pub fn update(home: &Home, decide: impl FnOnce(&Loaded) -> Vec<(&'static str, Va
     write(home, &set_keys(&loaded.text, &changes)?)
 }
 
-/// Calls `action` with the settings and secrets, which no other process changes meanwhile.
-pub(crate) fn with_secrets_locked<T, E: From<UpdateError>>(
-    home: &Home,
-    action: impl FnOnce(&Config) -> Result<T, E>,
-) -> Result<T, E> {
-    let missing = || UpdateError::Missing(home.config());
+/// Calls `action` while no other process changes the settings.
+pub(crate) fn locked<T, E: From<UpdateError>>(home: &Home, action: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
     if !home.config().exists() {
-        return Err(missing().into());
+        // Checked first, because taking the lock creates a folder.
+        return Err(UpdateError::Missing(home.config()).into());
     }
     let _lock = lock(home)?;
-    let loaded = load_with_secrets(&home.config()).map_err(UpdateError::from)?.ok_or_else(missing)?;
-    action(&loaded.config)
+    action()
 }
 
 /// Replaces the file by the result of `change`.
 pub fn rewrite(home: &Home, change: impl FnOnce(&str) -> Result<String, SettingError>) -> Result<(), UpdateError> {
-    if !home.config().exists() {
-        // Checked first, because taking the lock creates a folder.
-        return Err(UpdateError::Missing(home.config()));
-    }
-    let _lock = lock(home)?;
-    let loaded = read_file(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
-    let changed = change(&loaded.text)?;
-    if changed == loaded.text {
-        return Ok(());
-    }
-    // Checks the file together with its overrides.
-    load_text(&home.config(), &changed)?;
-    write(home, &changed)
+    locked(home, || {
+        let loaded = read_file(&home.config())?.ok_or_else(|| UpdateError::Missing(home.config()))?;
+        let changed = change(&loaded.text)?;
+        if changed == loaded.text {
+            return Ok(());
+        }
+        // Checks the file together with its overrides.
+        load_text(&home.config(), &changed)?;
+        write(home, &changed)
+    })
 }
 
 /// Replaces a secret in the file by a reference to the place that contains it. The secret must be readable there, and

@@ -194,7 +194,8 @@ impl Command {
             Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Smoke(_) => true,
             Self::Dags(_) | Self::Runs(_) | Self::Tasks(_) | Self::Xcom(_) | Self::Backfill(_) => true,
             Self::Assets(_) | Self::Hitl(_) | Self::Pools(_) | Self::Variables(_) | Self::Connections(_) => true,
-            Self::Env(_) | Self::Add(_) | Self::Tokens(_) | Self::Bring(_) | Self::Airflow(_) => true,
+            Self::Env(_) | Self::Add(_) | Self::Tokens(_) | Self::Airflow(_) => true,
+            Self::Bring(args) => !args.own,
             _ => false,
         }
     }

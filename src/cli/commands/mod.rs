@@ -47,6 +47,12 @@ async fn dispatch(cli: Cli, printer: &Printer, server: &impl ServerProcess) -> R
         return Err(Error::usage("--all cannot be used with --home or --instance")
             .hint("leave one of them out; --only NAMES selects some of all instances"));
     }
+    if matches!(&cli.command, Command::Bring(args) if args.own)
+        && (cli.global.home.is_some() || cli.global.instance.is_some())
+    {
+        return Err(Error::usage("--own cannot be used with --home or --instance")
+            .hint("leave one of them out; --name NAME names the instance"));
+    }
     let context = Context::new(&cli.global, printer)?;
     if cli.command.needs_instance()
         && !context.home.exists()

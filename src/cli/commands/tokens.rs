@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::error::Error;
 use clap::Subcommand;
 use leoflow_base::auth::api_token::{self, ApiToken, ApiTokenError, MAX_LIFETIME, Scope};
-use leoflow_base::config;
+use leoflow_base::config::{self, UpdateError};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>, command: &TokensCommand) -> Result<u8, Error> 
             value["token"] = text.as_str().into();
             context.printer.show(&value, |printer| printer.line(&text))?;
             if context.printer.stdout_closed() {
-                // Nobody has the token.
+                // The token was not shown.
                 api_token::revoke(&context.home, name).map_err(failed)?;
                 return Err(Error::failed("the token could not be printed and was revoked").hint("create it again"));
             }
@@ -99,6 +99,8 @@ fn failed(error: ApiTokenError) -> Error {
     let hint = match &error {
         ApiTokenError::Exists(name) => Some(format!("leoflow tokens revoke {name}")),
         ApiTokenError::Unknown(_) | ApiTokenError::TooMany => Some("leoflow tokens list".to_owned()),
+        ApiTokenError::Read { path, .. } => Some(format!("remove {}, which ends all tokens", path.display())),
+        ApiTokenError::Update(UpdateError::Missing(_)) => Some("leoflow setup".to_owned()),
         _ => None,
     };
     let error = Error::failed(error);

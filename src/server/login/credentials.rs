@@ -60,7 +60,8 @@ impl Auth {
 
     /// Returns the valid API token with this text.
     pub fn api_token(&self, text: &str) -> Option<ApiToken> {
-        self.secrets().api_tokens.as_ref()?.find(text).cloned()
+        let secrets = self.secrets();
+        secrets.api_tokens.as_ref()?.find(text, &secrets.signer, secrets.epoch).cloned()
     }
 
     /// Returns the name of the session cookie. It contains the port, since cookies ignore ports and two instances on
@@ -93,9 +94,8 @@ impl Secrets {
         let secret = config.jwt_secret.as_deref().ok_or("jwt_secret")?;
         let hash = config.admin_password_hash.clone().ok_or("admin_password_hash")?;
         let (epoch, signer) = (config.session_epoch, Signer::new(secret));
-        let api_tokens = ApiTokens::read(&home.api_tokens(), secret, epoch);
         Ok(Self {
-            api_tokens: api_tokens.inspect_err(|error| warn!("API tokens are refused: {error}")).ok(),
+            api_tokens: read_api_tokens(&home, &signer, epoch),
             // Without a stamp, the first `refresh` reads the file again.
             read_files: vec![(home.config(), None)],
             home,
@@ -121,6 +121,7 @@ impl Secrets {
         // or removed file changes the stamp of the folder.
         let config = self.home.config();
         let mut paths: Vec<PathBuf> = vec![self.home.root().to_owned(), config.clone()];
+        paths.extend(Some(self.home.api_tokens()).filter(|path| path.exists()));
         paths.extend(config_files::override_files(&config).unwrap_or_default());
         let references =
             config::read_file(&config).ok().flatten().map(|loaded| loaded.secret_references()).unwrap_or_default();
@@ -130,12 +131,18 @@ impl Secrets {
         }));
         let read_files = paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect();
         // A broken file is ignored: the last valid settings stay in effect.
-        if let Ok(Some(loaded)) = config::load_with_secrets(&config)
-            && let Ok(new) = Self::new(self.home.clone(), &loaded)
-        {
-            *self = Self { read_files, ..new };
+        match config::load_with_secrets(&config).ok().flatten().map(|loaded| Self::new(self.home.clone(), &loaded)) {
+            Some(Ok(new)) => *self = Self { read_files, ..new },
+            _ => self.api_tokens = read_api_tokens(&self.home, &self.signer, self.epoch),
         }
     }
+}
+
+/// Reads the API tokens; none is accepted if that fails.
+fn read_api_tokens(home: &Home, signer: &Signer, epoch: u64) -> Option<ApiTokens> {
+    ApiTokens::read(&home.api_tokens(), signer, epoch)
+        .inspect_err(|error| warn!("API tokens are refused: {error}"))
+        .ok()
 }
 
 /// Modification time and inode; `None` for a missing file.

@@ -177,7 +177,7 @@ fn dags_test_retries_and_names_missing_input() {
     let done = test.run(&["tasks", "test", "again", "t", "--json"]).expect(1).json();
     assert_eq!((&done["state"], &done["reason"]), (&json!("failed"), &json!("ValueError: not yet")));
     let done = test.run(&["dags", "test", "needs"]).expect(1);
-    assert!(done.stderr.contains("params of this run are not valid") && !done.stderr.contains("Traceback"), "{done:?}");
+    assert!(done.stderr.contains("Invalid input for param name") && !done.stderr.contains("Traceback"), "{done:?}");
     let done = test.run(&["dags", "test", "dated"]).expect(1);
     assert!(
         done.stderr.contains("no logical date, so there is no `ds`") && done.stderr.contains("--logical-date"),

@@ -403,7 +403,7 @@ fn a_failed_or_timed_out_trigger_fails_its_try() {
 }
 
 #[test]
-fn airflows_own_dag_test_reads_stored_values() {
+fn dag_test_of_the_sdk_reads_stored_values() {
     let test = test_home();
     test.run(&["variables", "set", "city", "Nice"]).expect(0);
     test.run(&["connections", "add", "api", "--conn-type", "http", "--conn-host", "api.example"]).expect(0);

@@ -1,12 +1,17 @@
 //! `image_folder`: imports, tasks, their processes and triggers see the project's folder at a path of a container image.
 
-use crate::support::TestHome;
-use serde_json::json;
+use crate::support::{TestHome, wait_until};
+use serde_json::{Value, json};
 use std::process::Command;
+use std::time::Duration;
 
 const DAG: &str = r#"
 from airflow.sdk import DAG, BaseOperator, task
 from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.sensors.filesystem import FileSensor
+import sys
+sys.path.insert(0, "/opt/airflow/leoflow-test/more")
+import reached
 from images import Reads
 
 QUERY = open("/opt/airflow/leoflow-test/dags/query.sql").read()
@@ -17,13 +22,22 @@ class Waits(BaseOperator):
     def after(self, context, event=None):
         return event
 
-with DAG("image", schedule=None):
+with DAG("image", schedule=None, description=reached.TEXT):
     @task
     def read():
         import os
         with open("/opt/airflow/leoflow-test/written", "w") as file:
             file.write(os.getcwd())
-        return [QUERY, os.getuid()]
+        # Lost with the process, or written in spite of its mode, if it were possible.
+        refused = []
+        os.close(os.open("read-only", os.O_CREAT, 0o400))
+        for path in ("/opt/stray", "read-only"):
+            try:
+                open(path, "w").close()
+            except OSError as error:
+                refused.append(type(error).__name__)
+        return [QUERY, os.getuid(), *(refused if os.getuid() else refused[:1])]
+    FileSensor(task_id="waits_for_file", filepath="/opt/airflow/leoflow-test/written", poke_interval=1, timeout=600)
     read() >> BashOperator(task_id="shell", bash_command="cat /opt/airflow/leoflow-test/dags/query.sql") >> Waits(task_id="waits")
 "#;
 
@@ -42,12 +56,13 @@ fn runs_with_paths_of_an_image(test: &TestHome, settings: &str) {
     test.save("image/leoflow.yaml", &settings);
     test.save("image/dags/query.sql", "select 1");
     test.save("image/dags/images.py", TRIGGER);
+    test.save("image/more/reached.py", "TEXT = 'first'\n");
     let dag = test.save("image/dags/dag.py", DAG);
     test.start();
     let has_namespaces = Command::new("unshare").args(["--user", "--mount", "true"]).status().unwrap().success();
     if !has_namespaces {
         let refused = test.run(&["validate", dag.to_str().unwrap()]).expect(1);
-        assert!(refused.stdout.contains("`image_folder` of leoflow.yaml is not possible"), "{}", refused.stdout);
+        assert!(refused.stdout.contains("`image_folder` of leoflow.yaml has no effect"), "{}", refused.stdout);
         return;
     }
     test.wait_imported("image");
@@ -55,10 +70,20 @@ fn runs_with_paths_of_an_image(test: &TestHome, settings: &str) {
     let run = test.wait_run("image", "r");
     assert_eq!(run["state"], "success", "{run} {}", test.task_log("image", "read"));
     let value = |task_id: &str| test.run(&["xcom", "get", "image", "r", task_id, "--json"]).expect(0).json();
-    assert_eq!(value("read"), json!(["select 1", nix::unistd::getuid().as_raw()]));
+    let (uid, errors) = (nix::unistd::getuid().as_raw(), ["OSError", "PermissionError"]);
+    let refused = if uid == 0 { &errors[..1] } else { &errors };
+    let expected: Vec<Value> =
+        [json!("select 1"), json!(uid)].into_iter().chain(refused.iter().map(|error| json!(error))).collect();
+    assert_eq!(value("read"), json!(expected));
     assert_eq!([value("shell"), value("waits")], ["select 1", "select 1"]);
     let project = test.workspace().join("image");
     assert_eq!(std::fs::read_to_string(project.join("written")).unwrap(), project.to_str().unwrap());
+    // A module that the file reaches through the image's path is one of its sources.
+    test.save("image/more/reached.py", "TEXT = 'second'\n");
+    wait_until("the file is imported again", Duration::from_secs(30), || {
+        test.run(&["dags", "show", "image", "--json"]).expect(0).json()["description"] == "second"
+    });
+    std::fs::remove_file(project.join("read-only")).unwrap();
     test.run(&["dags", "test", "image"]).expect(0);
     assert!(!std::path::Path::new("/opt/airflow/leoflow-test").exists(), "other processes do not see it");
 }

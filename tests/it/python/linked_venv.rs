@@ -383,3 +383,36 @@ fn a_debugger_stops_in_a_task_of_python_dag_py() {
     let output = program.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "run success\n");
 }
+
+#[test]
+fn dag_test_of_the_sdk_runs_in_the_process() {
+    let test = TestHome::new().with_airflow();
+    test.save(
+        "p/dag.py",
+        "import datetime\nfrom airflow.sdk import DAG, Variable, get_current_context, task\n\
+         with DAG('tested', schedule=None, params={'n': 2}) as dag:\n    \
+         @task\n    def dates(ds=None, logical_date=None):\n        \
+         return {'ds': ds, 'date': logical_date, 'n': get_current_context()['params']['n'], 'city': Variable.get('city', default='none')}\n    \
+         @task\n    def square(x): return x * x\n    @task\n    def total(values): return sum(values)\n    \
+         @task(retries=1, retry_delay=0)\n    def breaks(ti=None):\n        raise ValueError(ti.try_number)\n    \
+         dates()\n    total(square.expand(x=[1, 2, 3]))\n    breaks()\n\
+         if __name__ == '__main__':\n    \
+         run = dag.test(logical_date=datetime.datetime(2026, 1, 31, tzinfo=datetime.timezone.utc), run_conf={'n': 7})\n    \
+         value = run.get_task_instance('dates').xcom_pull()\n    \
+         print(run.state, value.pop('date').isoformat(), value, run.get_task_instance('total').xcom_pull(), run.get_task_instance('breaks').try_number)\n    \
+         print(Variable.get('city', default='none'))\n    \
+         run = dag.test(mark_success_pattern='breaks')\n    print(run.state, run.get_task_instance('dates').xcom_pull()['n'])\n",
+    );
+    test.run(&["env", "link", "p"]).expect(0);
+    let project = test.workspace().join("p");
+    let run = Command::new(project.join(".venv/bin/python")).arg(project.join("dag.py")).output().unwrap();
+    let printed = String::from_utf8_lossy(&run.stdout);
+    let expected = [
+        "failed 2026-01-31T00:00:00+00:00 {'ds': '2026-01-31', 'n': 7, 'city': 'none'} 14 2",
+        "none",
+        // The values of `run_conf` are those of one run.
+        "success 2",
+    ];
+    let lines: Vec<&str> = printed.lines().filter(|line| !line.starts_with('[')).collect();
+    assert!(expected.iter().all(|line| lines.contains(line)), "{printed} {}", String::from_utf8_lossy(&run.stderr));
+}

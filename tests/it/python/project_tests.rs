@@ -45,7 +45,7 @@ fn a_projects_tests_run_with_fixtures() {
     };
     let output = run(&[], 1);
     for expected in [
-        "dags/sales.py PASSED",
+        "dags/sales.py::import PASSED",
         "test_dag_bag PASSED",
         "test_run PASSED",
         "test_task PASSED",
@@ -80,7 +80,7 @@ fn a_projects_tests_run_with_the_sdk() {
     test.save("sales/dags/sales.py", DAG);
     test.save("sales/tests/test_sales.py", TESTS);
     let output = test.run(&["test", "sales", "--", "-v", "-k", "dags or task"]).expect(0).stdout;
-    assert!(output.contains("dags/sales.py PASSED") && output.contains("2 passed"), "{output}");
+    assert!(output.contains("dags/sales.py::import PASSED") && output.contains("2 passed"), "{output}");
 }
 
 #[test]

@@ -239,6 +239,12 @@ fn api_tokens_permit_what_their_scope_says() {
     test.run(&["tokens", "create", "agent"]).expect(1);
     test.run(&["tokens", "revoke", "agent"]).expect(0);
     assert_eq!((status(&agent, "GET", "/api/v2/dags", ""), status(&program, "GET", "/api/v2/dags", "")), (401, 200));
+    let file = test.home.join("api-tokens.json");
+    let stored = std::fs::read(&file).unwrap();
+    std::fs::write(&file, "damaged").unwrap();
+    assert_eq!(status(&program, "GET", "/api/v2/dags", ""), 401, "as soon as its record cannot be read");
+    std::fs::write(&file, stored).unwrap();
+    assert_eq!(status(&program, "GET", "/api/v2/dags", ""), 200);
     test.run(&["lite", "reset-password", "--generate"]).expect(0);
     assert_eq!(status(&program, "GET", "/api/v2/dags", ""), 401, "after a password reset");
     assert_eq!(test.run(&["--json", "tokens", "list"]).expect(0).json()["tokens"], json!([]));

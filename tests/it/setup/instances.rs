@@ -349,6 +349,11 @@ fn a_repository_gets_an_instance_of_its_own() {
         .unwrap();
     let path = repository.to_str().unwrap();
     user.run(&["bring", path, "--own"]).expect(3);
+    user.run(&["bring", path, "--own", "--name", "default", "--yes"]).expect(3);
+    user.run(&["--instance", "a", "bring", path, "--own", "--yes"]).expect(2);
+    let empty = user.path("empty");
+    fs::create_dir_all(&empty).unwrap();
+    user.run(&["bring", empty.to_str().unwrap(), "--own", "--yes"]).expect(1);
     assert!(user.list().is_empty(), "nothing is created without a confirmation");
     user.run(&["bring", path, "--own", "--yes"]).expect(0);
     let instance = user.instance("feature-x");
@@ -358,9 +363,22 @@ fn a_repository_gets_an_instance_of_its_own() {
     // Again, with JSON.
     let again = user.run(&["bring", path, "--own", "--yes", "--json"]).expect(0).json();
     assert_eq!(again["projects"][0]["name"], "Feature-X");
+    let undo = user.run(&["bring", path, "--undo"]).expect(1);
+    assert!(undo.stderr.contains("leoflow --instance feature-x bring"), "{}", undo.stderr);
+    // Another folder of the same name.
+    let other = user.path("other/feature-x");
+    fs::create_dir_all(other.join("dags")).unwrap();
+    fs::copy(repository.join("dags/dag.py"), other.join("dags/dag.py")).unwrap();
+    let refused = user.run(&["bring", other.to_str().unwrap(), "--own", "--yes"]).expect(3);
+    assert!(refused.stderr.contains("--own --name NAME"), "{}", refused.stderr);
     fs::remove_dir_all(&repository).unwrap();
     assert_eq!(user.instance("feature-x")["repositories"][0]["exists"], false);
-    assert!(user.run(&["instances"]).expect(0).stderr.contains("which is gone: leoflow instances remove feature-x"));
+    assert!(
+        user.run(&["instances"])
+            .expect(0)
+            .stderr
+            .contains("no longer exists; to remove the instance and its data: leoflow instances remove feature-x")
+    );
     user.run(&["instances", "remove", "feature-x", "--yes"]).expect(0);
     assert!(user.list().is_empty());
 }

@@ -1,8 +1,8 @@
 //! Does what the plan says, and undoes it.
 
-use super::Bring;
 use super::plan::{NewFile, ProjectPlan};
 use super::repository::{Repository, top_folder};
+use super::{Bring, other_instance_of};
 use crate::airflow::airflow_content::AirflowContent;
 use crate::airflow::data_files::{connections, pools, variables};
 use crate::airflow::import;
@@ -218,7 +218,11 @@ pub async fn undo(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
         })
     };
     let Some(record) = Record::all(context)?.into_iter().find(is_meant) else {
-        return Err(Error::failed(format!("{} was not brought into this instance", path.display())));
+        let error = Error::failed(format!("{} was not brought into this instance", path.display()));
+        return Err(match other_instance_of(&context.home, &path) {
+            Some(name) => error.hint(format!("leoflow --instance {name} bring {} --undo", path.display())),
+            None => error,
+        });
     };
     let has_entries = record.entries.values().any(|entries| !entries.is_empty());
     let stored = if has_entries { stored_entries(&context.api()).await? } else { BTreeMap::new() };

@@ -12,6 +12,7 @@ mod survey;
 
 pub use self::apply::brought_folders;
 use self::image::Image;
+pub use self::own::other_instance_of;
 use self::plan::{Places, ProjectPlan, Sources};
 use self::repository::{Project, Repository};
 use self::requirements::{LeftOut, Requirements};
@@ -42,12 +43,12 @@ use std::path::{Path, PathBuf};
 pub struct Bring {
     /// The repository, or one of its folders
     pub path: PathBuf,
-    /// The name in the workspace [default: the folder's name]
+    /// The name in the workspace, or with --own the name of the instance [default: the folder's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// Use an instance of its own for this folder, such as a worktree of a branch; it is created and started if needed,
     /// and has the name of the folder or of --name
-    #[arg(long, conflicts_with_all = ["undo", "dry_run", "instance", "home"])]
+    #[arg(long, conflicts_with_all = ["undo", "dry_run"])]
     pub own: bool,
     /// Remove what the command has made for this folder
     #[arg(long)]
@@ -62,14 +63,14 @@ pub struct Bring {
 
 pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
     if args.own {
-        return own::run(context, args);
+        return own::run(context, args).await;
+    }
+    if args.undo {
+        return apply::undo(context, args).await;
     }
     let config = context.config()?.map(|loaded| loaded.config).ok_or_else(Error::not_set_up)?;
     let workspace =
         config.workspace.ok_or_else(|| Error::failed("no workspace is configured").hint("leoflow setup"))?;
-    if args.undo {
-        return apply::undo(context, args).await;
-    }
     let folder = folder(&args.path, &workspace)?;
     let name = args.name.as_deref();
     name.map_or(Ok(()), check_project_name)?;
@@ -142,10 +143,14 @@ fn find(folder: &Path, workspace: &Path, name: Option<&str>) -> Result<(Reposito
         None => Repository::find(folder, name)?,
     };
     if repository.projects.iter().all(|project| project.dag_files.is_empty()) {
-        return Err(Error::failed(format!("{} has no DAG files", folder.display()))
-            .hint("a DAG file is a .py file with the words `dag` and `airflow` in it, outside of tests and plugins"));
+        return Err(without_dags(folder));
     }
     Ok((repository, in_workspace.is_some()))
+}
+
+fn without_dags(folder: &Path) -> Error {
+    Error::failed(format!("{} has no DAG files", folder.display()))
+        .hint("a DAG file is a .py file with the words `dag` and `airflow` in it, outside of tests and plugins")
 }
 
 /// What was read about a repository.

@@ -3,7 +3,7 @@
 use super::image::Image;
 use super::repository::{Project, Repository};
 use super::requirements::{Release, Requirements, quoted};
-use super::survey::{Fact, Survey};
+use super::survey::{Fact, IMAGE_FOLDERS, Survey};
 use leoflow_base::config::leoflow_yaml;
 use leoflow_base::sys::shell;
 use leoflow_python::airflow_keys::{Meaning, meaning};
@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 
 /// Packages that DAG files have without an environment.
 const SUPPLIED: [&str; 6] = ["jinja2", "markupsafe", "pendulum", "python-dateutil", "six", "tzdata"];
-/// Airflow's folder in the images of Apache Airflow and of Astronomer, on MWAA and on Cloud Composer.
-const IMAGE_FOLDERS: [&str; 3] = ["/opt/airflow", "/usr/local/airflow", "/home/airflow/gcs"];
 /// Variables of an image that say nothing about DAGs, and beginnings of such names.
 const OF_IMAGE: [&str; 13] = [
     "AIRFLOW_GID",
@@ -133,7 +131,7 @@ pub fn plan(facts: Sources<'_>) -> ProjectPlan {
         listed: requirements.listed.len(),
         left_out: left_out.collect(),
         translated: translated(survey, requirements).to_vec(),
-        image_folder: survey.shown_image_folder(),
+        image_folder: survey.shown_image_folder().filter(|_| !has_own_settings),
         decisions: decisions(&facts, &settings, if has_own_settings { &text } else { "" }),
         packages: needed,
         taken_over: settings.taken_over.iter().map(|entry| Fact::at(&entry.name, &entry.place)).collect(),
@@ -454,16 +452,4 @@ pub fn env_above(repository: &Repository, project: &Project) -> Vec<(String, Str
             variables.into_iter().map(move |(name, value)| (name, value, place.clone()))
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::IMAGE_FOLDERS;
-
-    #[test]
-    fn folders_of_images_are_those_of_the_hints() {
-        let hints = include_str!("../../../python/package/leoflow/common/hints/image_paths.py");
-        let folders = IMAGE_FOLDERS.map(|folder| format!("\"{folder}/\"")).join(", ");
-        assert!(hints.contains(&format!("FOLDERS = ({folders})\n")), "{folders}");
-    }
 }

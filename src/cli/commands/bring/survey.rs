@@ -10,6 +10,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+/// Airflow's folder in the images of Apache Airflow and of Astronomer, on MWAA and on Cloud Composer.
+pub const IMAGE_FOLDERS: [&str; 3] = ["/opt/airflow", "/usr/local/airflow", "/home/airflow/gcs"];
+
 /// Something that was found, and where: paths relative to the folder that is brought, with lines.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
@@ -36,12 +39,10 @@ impl Fact {
     /// One fact for several, named after them and placed where each is found first.
     pub fn joined(facts: &[&Self], heading: &str) -> Self {
         let names: Vec<&str> = facts.iter().map(|fact| fact.what.as_str()).collect();
-        Self {
-            what: format!("{heading}: {}", names.join(", ")),
-            places: facts.iter().map(|fact| fact.places[0].clone()).collect(),
-            count: facts.len(),
-            package: None,
-        }
+        let mut places: Vec<String> = facts.iter().map(|fact| fact.places[0].clone()).collect();
+        // Often one line has several.
+        places.dedup();
+        Self { what: format!("{heading}: {}", names.join(", ")), places: places, count: facts.len(), package: None }
     }
 }
 
@@ -83,10 +84,13 @@ impl Survey {
         Some(Fact { what: folder.path.clone(), ..Fact::joined(&below, "") })
     }
 
-    /// The texts with paths of images that are not below that folder.
+    /// The texts with paths of images that are not all below that folder.
     pub fn missing_image_paths(&self) -> Vec<&Fact> {
-        let shown = self.shown_image_folder();
-        let is_missing = |fact: &&Fact| shown.as_ref().is_none_or(|folder| !fact.what.contains(&folder.what));
+        let shown = self.shown_image_folder().map(|folder| folder.what);
+        let is_missing = |fact: &&Fact| {
+            let mut folders = IMAGE_FOLDERS.into_iter().filter(|folder| fact.what.contains(folder));
+            folders.any(|folder| shown.as_deref() != Some(folder))
+        };
         self.image_paths.iter().filter(is_missing).collect()
     }
 }
@@ -129,5 +133,17 @@ pub async fn read(
     match surveys {
         Ok(surveys) if surveys.len() == projects.len() => Ok(surveys),
         _ => Err(failed(&String::from_utf8_lossy(&output.stderr).trim())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::IMAGE_FOLDERS;
+
+    #[test]
+    fn folders_of_images_are_those_of_the_hints() {
+        let hints = include_str!("../../../python/package/leoflow/common/hints/image_paths.py");
+        let folders = IMAGE_FOLDERS.map(|folder| format!("\"{folder}/\"")).join(", ");
+        assert!(hints.contains(&format!("FOLDERS = ({folders})\n")), "{folders}");
     }
 }

@@ -20,6 +20,7 @@ use leoflow_base::sys::net::unix_socket;
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::{env_vars, process, random};
 use leoflow_engine::model::dag::Structure;
+use leoflow_engine::model::params;
 use leoflow_python::{Children, Interpreter, Job, ParseOutput, Request, dag_files, environment};
 use serde_json::{Value, json};
 use std::os::fd::AsFd;
@@ -185,6 +186,11 @@ impl Prepared {
     /// alone on standard output; what the DAG file and its tasks print goes to standard error.
     fn run(mut self, context: &Context<'_>, dag_id: &str) -> Result<u8, Error> {
         let structure = structure_of(&self, dag_id)?;
+        if let Some(conf) = self.options["conf"].as_object() {
+            params::check(&structure, conf).map_err(|error| {
+                Error::failed(error).hint("pass the params of the run as JSON: --conf '{\"name\": \"value\"}'")
+            })?;
+        }
         // Removed after the run, with the socket and the result.
         let folder = temporary_folder(&context.home)?;
         let result = context.printer.json.then(|| folder.join("result.json"));

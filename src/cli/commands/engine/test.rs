@@ -1,6 +1,7 @@
 //! `leoflow test [PROJECT]`: the project's pytest.
 
 use super::env::project_python::ProjectPython;
+use crate::commands::bring::other_instance_of;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Args;
@@ -15,7 +16,7 @@ use std::process::Command;
 #[command(
     after_help = "Runs pytest in the project's folder, with its environment, variables and import folders, and tests that each\n\
                   DAG file can be imported and that the connections of its tasks exist. Test files have the fixtures\n\
-                  dag_bag, run_dag and run_task. Needs neither a server nor `leoflow setup`.\n\n\
+                  dag_bag, run_dag and run_task.\n\n\
                   Examples:\n  leoflow test                           test the project in this folder\n  \
                   leoflow test sales -- -x -k total      pass options to pytest\n  \
                   leoflow test sales -- --pdb            stop in a debugger at the first failure"
@@ -33,10 +34,22 @@ pub struct Test {
 pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
     let ProjectPython { request, interpreter } = ProjectPython::new(context, &args.project).await?;
     let project = request.project.clone().unwrap_or_default();
+    if let Some(name) = other_instance_of(&context.home, &project) {
+        context.printer.warning(format!(
+            "{} is in the instance {name}, whose Variables and Connections are read with: leoflow --instance {name} test",
+            project.display()
+        ));
+    }
     let files = dag_files(&project, request.workspace.as_deref()).map_err(Error::cannot("read", &project))?;
-    let python = interpreter.python().map_err(Error::failed)?;
-    let pytest = environments::ensure_pytest(&context.home, &python, context.printer)
-        .map_err(|error| Error::failed("cannot install pytest").cause(error).hint("leoflow add pytest"))?;
+    let pytest = match interpreter.site_folders().iter().any(|folder| folder.join("pytest").is_dir()) {
+        true => None,
+        false => {
+            let python = interpreter.python().map_err(Error::failed)?;
+            let installed = environments::ensure_pytest(&context.home, &python, context.printer);
+            let failed = |error| Error::failed("cannot install pytest").cause(error).hint("leoflow add pytest");
+            Some(installed.map_err(failed)?)
+        }
+    };
     let mut options = json!({
         "roots": request.roots, "work_in": request.folders, "pytest": pytest, "files": files,
         "settings": leoflow_yaml::load(&project).ok().flatten(), "arguments": args.arguments,

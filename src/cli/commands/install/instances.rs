@@ -117,8 +117,10 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
                 let path = path.display();
                 printer.note(match exists {
                     true => format!("{name} has the DAGs of {path}"),
-                    // Only an instance that was made for the folder has no other use.
-                    false => format!("{name} had the DAGs of {path}, which is gone: leoflow instances remove {name}, if it is not needed"),
+                    false => format!(
+                        "{name} has the DAGs of {path}, which no longer exists; to remove the instance and its data: \
+                         leoflow instances remove {name}"
+                    ),
                 });
             }
         }

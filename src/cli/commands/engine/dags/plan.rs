@@ -8,8 +8,11 @@ use crate::error::Error;
 use clap::Args;
 use leoflow_base::config::DEFAULT_MAX_MAP_LENGTH;
 use leoflow_base::sys::env_vars;
+use leoflow_engine::model::dag::Structure;
+use leoflow_engine::model::params;
 use leoflow_engine::planner::graph::Graph;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
 
@@ -19,8 +22,16 @@ pub struct Plan {
     pub file: PathBuf,
 }
 
-/// Writes the settings of the file as a line of JSON. Reads the DAG's structure as a line, then answers each line, a
-/// question of the planner, until standard input ends with the process that runs the tasks.
+/// The run that the other process tests.
+#[derive(Deserialize)]
+struct TestedRun {
+    structure: Structure,
+    /// The values of its params.
+    conf: Map<String, Value>,
+}
+
+/// Writes the settings of the file as a line of JSON. Reads a [`TestedRun`] as a line, then answers each line, a question
+/// of the planner, until standard input ends with the process that runs the tasks.
 pub fn run(context: &Context<'_>, args: &Plan) -> Result<u8, Error> {
     let config = context.config()?.map(|loaded| loaded.config);
     let max_map_length = config.as_ref().map_or(DEFAULT_MAX_MAP_LENGTH, |config| config.max_map_length);
@@ -31,9 +42,13 @@ pub fn run(context: &Context<'_>, args: &Plan) -> Result<u8, Error> {
     let settings =
         json!({"settings": file_settings.settings, "roots": request.roots, "max_map_length": max_map_length});
     writeln!(output, "{settings}").and_then(|()| output.flush()).map_err(broken)?;
-    let mut structure = String::new();
-    input.read_line(&mut structure).map_err(broken)?;
-    let structure = serde_json::from_str(&structure).map_err(Error::failed)?;
+    let mut line = String::new();
+    input.read_line(&mut line).map_err(broken)?;
+    let TestedRun { structure, conf } = serde_json::from_str(&line).map_err(Error::failed)?;
+    if let Err(error) = params::check(&structure, &conf) {
+        writeln!(output, "{}", json!({"error": error.to_string()})).and_then(|()| output.flush()).map_err(broken)?;
+        return Ok(1);
+    }
     answer_all(&Graph::new(structure), input, output).map_err(broken)?;
     Ok(0)
 }

@@ -9,7 +9,7 @@ import sys
 from leoflow.common import leoflow_server, local_modules, real_sdk
 from leoflow.common.hints import packages
 from leoflow.common.reports import clean, explain
-from leoflow.common.settings import airflow_settings, secrets_backend
+from leoflow.common.settings import airflow_settings, image_folder, secrets_backend
 from leoflow.entry import backends, dotenv, libraries
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running import loading
@@ -28,7 +28,7 @@ def note_reads(workspace, is_existing):
             return
         _, mode, flags = arguments
         reads = "r" in mode if mode else (flags or 0) & (os.O_ACCMODE | os.O_DIRECTORY) == os.O_RDONLY
-        path = os.path.abspath(os.fsdecode(arguments[0]))
+        path = workspace.own_path(os.path.abspath(os.fsdecode(arguments[0])))
         # Paths that are not valid Unicode cannot be reported.
         if reads and workspace.owns(path) and "site-packages" not in path and clean(path) == path:
             is_existing.setdefault(path, os.path.isfile(path))
@@ -100,7 +100,7 @@ def parse(path, roots, settings, enter=Workspace.enter, is_validation=False):
         env_warnings += airflow_settings.without_effect(real_sdk.is_active())
         if result["error"] is None and not real_sdk.is_active():
             env_warnings += secrets_backend.problems()
-    result["warnings"] = clean([*env_warnings, *workspace.plugin_problems, *workspace.email_problems])
+    result["warnings"] = clean([*env_warnings, *image_folder.warnings(), *workspace.plugin_problems, *workspace.email_problems])
     return result
 
 

@@ -11,6 +11,7 @@ import sys
 import types
 
 from leoflow.common import local_modules, real_sdk
+from leoflow.common.settings import image_folder
 from leoflow.entry import dotenv, libraries
 
 # Module names that files of the workspace cannot override.
@@ -65,10 +66,21 @@ class Workspace:
 
     def owns(self, path):
         """True for a path below one of the roots."""
+        path = self.own_path(path)
         return any(path == root or path.startswith(root + os.sep) for root in (*self.roots, *self.link_target_folders))
+
+    def own_path(self, path):
+        """Returns the path below the roots of a file that code reaches through `image_folder`."""
+        inside = image_folder.in_project(path)
+        if inside == path:
+            return path
+        # The same file by the path that the server knows, which may lead through a link.
+        project = local_modules.project_roots(self.roots)[0]
+        return os.path.join(project, os.path.relpath(inside, os.path.realpath(project)))
 
     def source(self, path):
         """Returns the decoded source of a file, and records it in `executed`."""
+        path = self.own_path(path)
         if path in self.executed:
             return self.executed[path]
         if path in self.stored:

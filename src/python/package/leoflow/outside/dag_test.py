@@ -1,5 +1,5 @@
-"""`DAG.test()` of the small package: runs the tasks in this process, one after another. The scheduler's planner, in a
-child process, decides which task is next."""
+"""`DAG.test()` in a process that Leoflow did not start: runs the tasks in this process, one after another. The scheduler's
+planner, in a child process, decides which task is next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import threading
 from datetime import datetime, timezone
 
 from leoflow.authoring.states import DagRunState
-from leoflow.common import local_modules, task_log
+from leoflow.common import local_modules, real_sdk, task_log
 from leoflow.common.dates import aware, parse_time
 from leoflow.common.exceptions import AirflowException, Unsupported
 from leoflow.common.hints.commands import command, home
@@ -80,14 +80,11 @@ ADVICE = {
 
 
 def run_with(dag, planner, date, conf, mark_success_pattern):
-    if planner.settings["settings"]:
-        settings.apply(planner.settings["settings"], [dag])
-    dag.check()
-    load_plugins(planner.settings["roots"])
-    planner.send(clean(structure.dag_structure(dag, False)))
-    if not logging.getLogger().handlers:
-        # pytest and the program itself show the events of loggers as they are configured.
-        task_log.begin_loggers(task_log.to_terminal)
+    if real_sdk.is_active():
+        from leoflow.outside.airflow_dag_test import prepare
+    else:
+        prepare = prepare_small
+    planner.send(clean({"structure": prepare(dag, planner.settings), "conf": conf}))
     date = None if date is None else date.astimezone(timezone.utc).isoformat()
     spec = {**foreground.new_run(dag.dag_id, date, conf, planner.settings["max_map_length"]), "is_outside": True}
     run = OutsideRun(dag, spec, planner, mark_success_pattern)
@@ -95,6 +92,18 @@ def run_with(dag, planner, date, conf, mark_success_pattern):
     run.call_back(state)
     foreground.print_status(f"{dag.dag_id}  {state}")
     return TestedRun(run, state)
+
+
+def prepare_small(dag, project):
+    """Checks a DAG, and loads what its run needs; returns its structure. `project` has its `roots` and `settings`."""
+    if project["settings"]:
+        settings.apply(project["settings"], [dag])
+    dag.check()
+    load_plugins(project["roots"])
+    if not logging.getLogger().handlers:
+        # pytest and the program itself show the events of loggers as they are configured.
+        task_log.begin_loggers(task_log.to_terminal)
+    return structure.dag_structure(dag, False)
 
 
 def load_plugins(roots):
@@ -139,13 +148,22 @@ class TestedInstance:
         if task_ids is not None and map_indexes is None:
             indexes = sorted(index for task, index, name in self._xcoms if (task, name) == (task_id, key) and index >= 0)
             if indexes:
-                return [decode(self._xcoms[task_id, index, key]) for index in indexes]
+                return [value_of(self._xcoms[task_id, index, key]) for index in indexes]
         map_index = map_indexes if map_indexes is not None else self.map_index if task_ids is None else -1
         text = self._xcoms.get((task_id, map_index, key))
-        return default if text is None else decode(text)
+        return default if text is None else value_of(text)
 
     def __repr__(self):
         return f"<TaskInstance: {foreground.instance_name(vars(self))} {self.run_id} [{self.state}]>"
+
+
+def value_of(text):
+    """Returns the value of an XCom's text."""
+    if not real_sdk.is_active():
+        return decode(text)
+    from leoflow.outside.airflow_dag_test import value
+
+    return value(text)
 
 
 class TestedRun:

@@ -3,6 +3,8 @@ import folders that the project's tasks have."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import site
 import sys
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 SECRETS = "AIRFLOW__SECRETS__BACKEND"
+# Arguments of `DAG.test()` that only Airflow's own has.
+OWN_ARGUMENTS = ("run_after", "conn_file_path", "variable_file_path", "use_executor")
 
 
 def enter(options: dict[str, Any]) -> None:
@@ -36,7 +40,7 @@ def enter(options: dict[str, Any]) -> None:
     sys.path[:0] = own_folders
     sys.path.append(options["types"])
     if options["airflow_2"]:
-        sys.meta_path.insert(0, TranslationOnImport())
+        translate_airflow_2()
 
 
 def use_airflow(home):
@@ -46,6 +50,7 @@ def use_airflow(home):
     real_sdk.activate(home)
     del os.environ["_AIRFLOW_PROCESS_CONTEXT"]
     os.environ.setdefault(SECRETS, "leoflow.outside.secrets.ServerSecrets")
+    sys.meta_path.insert(0, OnImport("airflow.sdk.definitions.dag", replace_test))
     if before.startswith(f"{database}."):
         # This is the command that creates the database, under another name.
         os.environ[DATABASE] = before
@@ -54,11 +59,14 @@ def use_airflow(home):
         sys.meta_path.insert(0, DatabaseOnDemand())
 
 
-class TranslationOnImport:
-    """Translates what Airflow 3 removed once `airflow` is imported, which takes seconds with Airflow's own SDK."""
+class OnImport:
+    """Calls a function with a module once that is imported, which takes seconds for modules of Airflow's own SDK."""
+
+    def __init__(self, name, function):
+        self.name, self.function = name, function
 
     def find_spec(self, name, path=None, target=None):
-        if name != "airflow":
+        if name != self.name:
             return None
         import importlib.util
 
@@ -68,12 +76,51 @@ class TranslationOnImport:
 
         def exec_module(module):
             execute(module)
-            from leoflow.airflow_2.install import install
-
-            install()
+            self.function(module)
 
         spec.loader.exec_module = exec_module
         return spec
+
+
+def translate_airflow_2() -> None:
+    """Translates what Airflow 3 removed once `airflow` is imported."""
+
+    def install(_):
+        from leoflow.airflow_2.install import install
+
+        install()
+
+    sys.meta_path.insert(0, OnImport("airflow", install))
+
+
+def replace_test(module):
+    """Replaces `DAG.test()` in the module that defines it: Airflow's own needs seconds for each run, because it starts its API
+    in the process, with a database. It still runs calls with arguments that Leoflow lacks."""
+    airflows_own = module.DAG.test
+
+    @functools.wraps(airflows_own)
+    def test(dag, *arguments, **others):
+        if arguments or any(others.get(name) for name in OWN_ARGUMENTS):
+            return airflows_own(dag, *arguments, **others)
+        from airflow.sdk.execution_time import task_runner
+        from leoflow.outside import dag_test
+
+        before = vars(task_runner).get("SUPERVISOR_COMMS")
+        # A run writes the values of its `conf` into them.
+        owners = [dag, *(task for task in dag.tasks if not task.is_mapped)]
+        params = [copy.deepcopy(owner.params) for owner in owners]
+        try:
+            return dag_test.run(dag, others.get("logical_date"), others.get("run_conf"), others.get("mark_success_pattern"))
+        finally:
+            for owner, values in zip(owners, params, strict=True):
+                owner.params = values
+            # Code outside of a task reads Variables without a supervisor.
+            if before is None:
+                vars(task_runner).pop("SUPERVISOR_COMMS", None)
+            else:
+                task_runner.SUPERVISOR_COMMS = before
+
+    module.DAG.test = test
 
 
 class DatabaseOnDemand:

@@ -52,7 +52,8 @@ class Try:
         self.runner = task_runner
         self.supervisor = supervisor
         task_runner.SUPERVISOR_COMMS = supervisor
-        block_database()
+        if not spec.get("is_outside"):
+            block_database()
         details = startup.details(spec, triggering_events(supervisor, spec))
         original, task_runner.parse = task_runner.parse, self.parse
         try:

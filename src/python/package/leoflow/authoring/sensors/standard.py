@@ -3,6 +3,7 @@
 from leoflow.authoring.operators.standard import AvailableArguments, keyword_arguments
 from leoflow.authoring.sensors.base import BaseSensorOperator, PokeReturnValue
 from leoflow.common.exceptions import AirflowFailException
+from leoflow.common.settings import image_folder
 
 
 class PythonSensor(BaseSensorOperator):
@@ -66,7 +67,8 @@ class FileSensor(BaseSensorOperator):
         # An absolute path ignores the connection's path, but any other connection must exist.
         if not is_plain or self.fs_conn_id != "fs_default" or self.exponential_backoff:
             return None
-        return {"kind": "file", "path": path, "poke_interval": self.poke_interval}
+        # The scheduler does not see `image_folder`.
+        return {"kind": "file", "path": image_folder.in_project(path), "poke_interval": self.poke_interval}
 
     def poke(self, context):
         import glob

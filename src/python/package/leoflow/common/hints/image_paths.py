@@ -20,14 +20,17 @@ def folders_in(text: str) -> list[str]:
 
 
 def missing_file(error: BaseException) -> str | None:
-    """Returns a hint for a file that was not found because its path is one of an image, or None."""
+    """Returns a hint for a file that was not found, or could not be created, because its path is one of an image; else
+    None."""
     path = getattr(error, "filename", None)
-    folder = next((folder for folder in FOLDERS if isinstance(path, str) and path.startswith(folder)), None)
-    if not isinstance(error, FileNotFoundError) or folder is None or os.path.isdir(folder):
+    own = (image_folder.problem[0].rstrip("/") + "/",) if image_folder.problem else ()
+    folder = next((folder for folder in (*own, *FOLDERS) if isinstance(path, str) and (path + "/").startswith(folder)), None)
+    is_missing = isinstance(error, FileNotFoundError) or isinstance(error, PermissionError) and folder in own
+    if not is_missing or folder is None or os.path.isdir(folder):
         return None
-    text = f"{folder.rstrip('/')} is Airflow's folder in a container image, which is not here."
+    text = f"{folder.rstrip('/')} is Airflow's folder in a container image, which does not exist on this machine."
     if image_folder.problem:
-        text += f" `image_folder` of leoflow.yaml is not possible on this machine: {image_folder.problem}."
+        text += f" `image_folder` of leoflow.yaml has no effect: {image_folder.problem[1]}."
     file, inner = importing_file(error), path.removeprefix(folder)
     # The project's folder may be the image's `dags` folder.
     found = [os.path.join(root, name) for root in (local_modules.roots_of(file) if file else [])

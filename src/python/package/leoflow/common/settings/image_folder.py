@@ -11,25 +11,48 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Flags of unshare(2), mount(2) and umount2(2).
+# Flags of unshare(2), mount(2), umount2(2) and capset(2).
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
-MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 1, 0x20, 0x1000, 0x4000, 0x40000, 2
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
+# Ubuntu allows a user namespace without any rights in it: https://ubuntu.com/blog/ubuntu-23-10-restricted-unprivileged-user-namespaces
+APPARMOR = "/proc/sys/kernel/apparmor_restrict_unprivileged_userns"
 
-# Why the folder of this process's project could not be shown.
-problem: str | None = None
+# Where the folder of this process's project is shown, and the project's folder.
+_shown: tuple[str, str] | None = None
+# The `image_folder` of the project, and why the project's folder cannot be shown there.
+problem: tuple[str, str] | None = None
+
+
+class NotPossible(Exception):
+    """Why a folder cannot be shown; a part of a sentence for the user."""
 
 
 def show_if(settings: dict[str, Any] | None) -> None:
     """Shows the working directory, the project's, at `image_folder` of the settings. Call it before the user's code runs, while
-    the process has one thread. A failure is kept for the hint of a missing file: most of the project may work without it."""
-    global problem
+    the process has one thread. A failure is kept for warnings and hints: most of the project may work without it."""
+    global _shown, problem
     folder = (settings or {}).get("image_folder")
-    if not folder or _is_shown(folder):
+    if not folder or _shown:
         return
+    project = os.getcwd()
     try:
-        show(folder, os.getcwd())
-    except OSError as error:
-        problem = error.strerror or str(error)
+        show(folder, project)
+        _shown = os.path.normpath(folder), project
+    except (NotPossible, OSError) as error:
+        problem = folder, str(error)
+
+
+def warnings() -> list[str]:
+    """Returns a warning about a project whose folder cannot be shown."""
+    return [f"image_folder {folder} has no effect on this machine: {reason}" for folder, reason in filter(None, [problem])]
+
+
+def in_project(path: str) -> str:
+    """Returns the path of the project for a path below the shown folder, which other processes do not see."""
+    if _shown and (path == _shown[0] or path.startswith(_shown[0] + os.sep)):
+        return _shown[1] + path[len(_shown[0]):]
+    return path
 
 
 def obstacle(folder: str, project: str) -> str | None:
@@ -41,7 +64,7 @@ def obstacle(folder: str, project: str) -> str | None:
         try:
             show(folder, project)
         except Exception as error:
-            text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            text = str(error) or type(error).__name__
         finally:
             os.write(writer, text.encode())
             os._exit(0)
@@ -52,14 +75,16 @@ def obstacle(folder: str, project: str) -> str | None:
     return text or None
 
 
-def _is_shown(folder: str) -> bool:
-    try:
-        return os.path.samefile(folder, ".")
-    except OSError:
-        return False
-
-
 def show(folder: str, project: str) -> None:
+    """Raises NotPossible or an OSError. What can be checked is checked before this process gets its namespaces."""
+    project = os.path.realpath(project)
+    covered = None if os.path.isdir(folder) else folder_to_cover(folder)
+    if covered is None and (os.path.ismount(folder) or os.listdir(folder)):
+        raise NotPossible(f"{folder} exists here and has files of its own")
+    if os.geteuid() != 0 and os.path.exists(APPARMOR):
+        with open(APPARMOR) as file:
+            if file.read().strip() != "0":
+                raise NotPossible("AppArmor forbids it (kernel.apparmor_restrict_unprivileged_userns)")
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -67,13 +92,12 @@ def show(folder: str, project: str) -> None:
     def call(function, *arguments):
         if getattr(libc, function)(*arguments) != 0:
             number = ctypes.get_errno()
-            raise OSError(number, f"{function}: {os.strerror(number)}")
+            raise OSError(number, f"{function}() failed: {os.strerror(number)}")
 
     def mount(source, target, kind, flags):
         data = b"mode=755" if kind == "tmpfs" else None
         call("mount", os.fsencode(source), os.fsencode(target), kind and kind.encode(), ctypes.c_ulong(flags), data)
 
-    project = os.path.realpath(project)
     uid, gid = os.geteuid(), os.getegid()
     call("unshare", CLONE_NEWUSER | CLONE_NEWNS)
     # The same ids, so that files have the same owners. A group can be mapped without privileges only after this `deny`.
@@ -81,49 +105,63 @@ def show(folder: str, project: str) -> None:
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     mount("none", "/", None, MS_REC | MS_PRIVATE)
-    source = os.open(project, os.O_PATH | os.O_DIRECTORY)
-    covered = None
+    shown = os.open(project, os.O_PATH | os.O_DIRECTORY)
     try:
-        if not os.path.isdir(folder):
-            covered = _existing_parent(folder)
-            _cover(covered, mount)
+        if covered:
+            cover(covered, mount)
             os.makedirs(folder)
-        mount(f"/proc/self/fd/{source}", folder, None, MS_BIND | MS_REC)
+        mount(f"/proc/self/fd/{shown}", folder, None, MS_BIND | MS_REC)
+        if covered:
+            # A file that a task creates beside the covered entries would be lost: refused instead.
+            mount("none", covered, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
     except OSError:
         if covered:
             libc.umount2(os.fsencode(covered), MNT_DETACH)
         raise
     finally:
-        os.close(source)
+        os.close(shown)
     # The old working directory may be below the covered folder.
     os.chdir(project)
+    if uid != 0:
+        # The first process of a user namespace has all capabilities in it, and could write to the user's read-only files.
+        call("capset", (ctypes.c_uint32 * 2)(LINUX_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
 
 
-def _existing_parent(folder):
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    if folder == "/":
-        raise OSError(0, "it is a new folder in /")
-    return folder
+def folder_to_cover(folder):
+    """Returns the nearest folder above that exists."""
+    covered = os.path.dirname(os.path.normpath(folder))
+    while not os.path.isdir(covered):
+        covered = os.path.dirname(covered)
+    if covered == "/":
+        raise NotPossible(f"{folder} would be a new folder in /")
+    for kept in (os.path.expanduser("~"), "/tmp", "/var/tmp", "/dev/shm"):
+        # Programs create files there.
+        if os.path.realpath(covered) == os.path.realpath(kept):
+            raise NotPossible(f"{folder} would be a new folder in {covered}")
+    return covered
 
 
-def _cover(folder, mount):
+def cover(folder, mount):
     """Mounts an empty file system over a folder, in which new folders can be created, and the folder's entries in it."""
-    original = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    original = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         below = f"/proc/self/fd/{original}"
-        names = os.listdir(below)
+        names = os.listdir(original)
         mount("leoflow", folder, "tmpfs", 0)
         for name in names:
-            there, here = f"{below}/{name}", os.path.join(folder, name)
-            mode = os.lstat(there).st_mode
+            source, target = f"{below}/{name}", os.path.join(folder, name)
+            try:
+                mode = os.lstat(source).st_mode
+            except OSError:
+                # Nor can this user reach it otherwise.
+                continue
             if stat.S_ISLNK(mode):
-                os.symlink(os.readlink(there), here)
+                os.symlink(os.readlink(source), target)
                 continue
             if stat.S_ISDIR(mode):
-                os.mkdir(here)
+                os.mkdir(target)
             else:
-                os.close(os.open(here, os.O_CREAT | os.O_WRONLY))
-            mount(there, here, None, MS_BIND | MS_REC)
+                os.close(os.open(target, os.O_CREAT | os.O_WRONLY))
+            mount(source, target, None, MS_BIND | MS_REC)
     finally:
         os.close(original)
