@@ -42,7 +42,7 @@ impl Fact {
         let mut places: Vec<String> = facts.iter().map(|fact| fact.places[0].clone()).collect();
         // Often one line has several.
         places.dedup();
-        Self { what: format!("{heading}: {}", names.join(", ")), places: places, count: facts.len(), package: None }
+        Self { what: format!("{heading}: {}", names.join(", ")), places, count: facts.len(), package: None }
     }
 }
 

@@ -46,4 +46,7 @@ def main(options: dict[str, Any]) -> None:
         sys.exit(f"error: the project has pytest {pytest.__version__}, and `leoflow test` needs {OLDEST[0]}.{OLDEST[1]} or newer\n"
                  f"  change its requirement: {command('add')} 'pytest>=7'")
     os.environ[FILES] = json.dumps(options["files"])
+    if sys.pycache_prefix:
+        # For the workers of pytest-xdist, too.
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     sys.exit(pytest.main(["-p", PLUGIN, *options["arguments"]]))
