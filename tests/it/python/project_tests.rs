@@ -28,6 +28,13 @@ def test_run(run_dag):
 def test_task(run_task):
     assert run_task('sales', 'total').xcom_pull() == 3
 
+def test_dag_bag_of_airflow():
+    from airflow.dag_processing.dagbag import DagBag as New
+    from airflow.models import DagBag
+    bag = DagBag(dag_folder='dags', include_examples=False)
+    assert (bag.size(), bag.import_errors, New is DagBag) == (1, {}, True)
+    assert bag.get_dag(dag_id='sales').task_ids == ['total', 'double'] and bag.get_dag('x') is None
+
 def test_missing(run_dag):
     run_dag('sale')
 ";
@@ -50,7 +57,8 @@ fn a_projects_tests_run_with_fixtures() {
         "test_run PASSED",
         "test_task PASSED",
         "no DAG 'sale'; the DAGs are: sales",
-        "1 failed, 4 passed",
+        "test_dag_bag_of_airflow PASSED",
+        "1 failed, 5 passed",
     ] {
         assert!(output.contains(expected), "{expected}: {output}");
     }

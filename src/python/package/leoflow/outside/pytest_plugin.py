@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import traceback
+import types
 
 import pytest
 
@@ -59,7 +61,8 @@ class DagBag:
         """Returns the DAGs of a file; raises an AssertionError with its import error."""
         file = self.files[os.path.realpath(path)]
         self.load_all()
-        assert file not in self.import_errors, self.import_errors[file]
+        if file in self.import_errors:
+            raise AssertionError(self.import_errors[file])
         return self._by_file[file]
 
     def _import(self, path):
@@ -115,6 +118,29 @@ def missing_connections(dag):
 _bag = DagBag(json.loads(os.environ[FILES]))
 
 
+class OwnDagBag(DagBag):
+    """Airflow's DagBag in tests with the small package: the project's files, or those in `dag_folder`."""
+
+    def __init__(self, dag_folder: Any = None, *_: Any, **__: Any) -> None:
+        folder = os.path.realpath(dag_folder) if dag_folder else None
+        super().__init__([file for real, file in _bag.files.items() if folder in (None, real) or real.startswith(folder + os.sep)])
+        self.load_all()
+
+
+def provide_dag_bag():
+    """Makes the class available under its names in Airflow 2 and in the versions of Airflow 3."""
+    import airflow.models
+
+    airflow.models.DagBag = OwnDagBag
+    for name in ("airflow.models.dagbag", "airflow.dag_processing", "airflow.dag_processing.dagbag"):
+        module = sys.modules.setdefault(name, types.ModuleType(name))
+        module.DagBag = OwnDagBag
+
+
+if not real_sdk.is_active():
+    provide_dag_bag()
+
+
 class DagFile(pytest.File):
     def collect(self):
         yield DagFileItem.from_parent(self, name="import")
@@ -126,7 +152,8 @@ class DagFileItem(pytest.Item):
     def runtest(self):
         for dag in _bag.dags_of(str(self.path)):
             missing = missing_connections(dag)
-            assert not missing, f"{dag.dag_id} uses connections that do not exist: {', '.join(missing)}"
+            if missing:
+                raise AssertionError(f"{dag.dag_id} uses connections that do not exist: {', '.join(missing)}")
 
     def repr_failure(self, excinfo, style=None):
         return str(excinfo.value)
