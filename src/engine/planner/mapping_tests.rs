@@ -89,7 +89,8 @@ impl Play {
             let is_own = instance.task_index == self.graph.task_index(task_id);
             if is_own && instance.state == Some(TaskState::Scheduled) {
                 instance.state = Some(TaskState::Running);
-                instance.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
+                instance.ended =
+                    Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new(), has_asset_events: false });
             }
         }
         self.settle();
@@ -105,7 +106,12 @@ impl Play {
         let skips: Vec<String> = skips.iter().map(|id| (*id).to_owned()).collect();
         let first = skips.iter().take(1).cloned().collect();
         instance.state = Some(TaskState::Running);
-        instance.ended = Some(EndedTry { outcome: Outcome::Success, at: Timestamp::UNIX_EPOCH, skips: skips.clone() });
+        instance.ended = Some(EndedTry {
+            outcome: Outcome::Success,
+            at: Timestamp::UNIX_EPOCH,
+            skips: skips.clone(),
+            has_asset_events: false,
+        });
         self.decisions.insert((task_index, map_index), Decision::Skipped(first));
         self.settle();
     }
@@ -201,7 +207,8 @@ fn new_copies_of_a_group_wait_for_their_upstreams() {
         let instance =
             play.instances.iter_mut().find(|other| other.task_index == task_index && other.map_index == index).unwrap();
         instance.state = Some(TaskState::Running);
-        instance.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
+        instance.ended =
+            Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new(), has_asset_events: false });
         play.settle();
     }
     assert_eq!(play.states("b"), ["scheduled", "upstream_failed", "scheduled"]);

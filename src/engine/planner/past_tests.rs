@@ -24,6 +24,7 @@ fn states(graph: &Graph, outcome: Outcome, skips: &[&str], is_held: bool) -> [Op
         outcome,
         at: Timestamp::UNIX_EPOCH,
         skips: skips.iter().map(|task_id| (*task_id).to_owned()).collect(),
+        has_asset_events: false,
     };
     let instance = |task_index: usize| Instance {
         task_id: String::new(),

@@ -244,7 +244,8 @@ fn play(seed: u64) {
             1 => (Outcome::Failed { may_retry: true, due: None }, TaskState::Failed),
             _ => (Outcome::Success, TaskState::Success),
         };
-        instance.ended = Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new() });
+        instance.ended =
+            Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new(), has_asset_events: false });
         if state == TaskState::Success {
             // A rerun returns another list.
             model.lengths.insert(graph.task(instance.task_index.unwrap()).task_id.clone(), dice.roll(4));

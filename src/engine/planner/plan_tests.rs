@@ -130,7 +130,7 @@ impl Play {
         let instance = &mut self.instances[task_index];
         assert_eq!(instance.state, Some(TaskState::Queued), "{task_id} is queued");
         instance.state = Some(TaskState::Running);
-        instance.ended = Some(EndedTry { outcome, at: self.now, skips: Vec::new() });
+        instance.ended = Some(EndedTry { outcome, at: self.now, skips: Vec::new(), has_asset_events: false });
         self.settle()
     }
 
@@ -216,7 +216,8 @@ fn a_retry_keeps_its_delay_when_the_clock_is_set_back() {
     play.settle();
     let ended_at = play.now + SignedDuration::from_hours(3);
     play.instances[0].state = Some(TaskState::Running);
-    play.instances[0].ended = Some(EndedTry { outcome: FAILED, at: ended_at, skips: Vec::new() });
+    play.instances[0].ended =
+        Some(EndedTry { outcome: FAILED, at: ended_at, skips: Vec::new(), has_asset_events: false });
     play.settle();
     assert_eq!(play.instances[0].due_at, Some(play.now + SignedDuration::from_secs(10)));
 }
@@ -359,7 +360,8 @@ fn a_paused_dag_starts_nothing_and_settles_ended_tries() {
     let mut play = Play::new(&["a", "b<a"], 16);
     play.settle();
     play.instances[0].state = Some(TaskState::Running);
-    play.instances[0].ended = Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new() });
+    play.instances[0].ended =
+        Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new(), has_asset_events: false });
     let paused = plan(&play.snapshot(true));
     play.apply(&paused);
     assert_eq!(play.states(), HashMap::from([("a", "success"), ("b", "none")]));
@@ -412,7 +414,8 @@ fn a_task_cleared_while_running_runs_again() {
     let mut play = Play::new(&["a"], 16);
     play.settle();
     play.instances[0].state = Some(TaskState::Restarting);
-    play.instances[0].ended = Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new() });
+    play.instances[0].ended =
+        Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new(), has_asset_events: false });
     play.settle();
     assert_eq!((play.states()["a"], play.instances[0].try_number), ("queued", 2));
 }
@@ -447,7 +450,7 @@ fn a_removed_task_cleared_while_running_is_marked_removed() {
         max_tries: 0,
         due_at: None,
         waits_since: None,
-        ended: Some(EndedTry { outcome: FAILED, at: play.now, skips: Vec::new() }),
+        ended: Some(EndedTry { outcome: FAILED, at: play.now, skips: Vec::new(), has_asset_events: false }),
     });
     play.settle().end("a", Outcome::Success);
     assert_eq!((play.run, play.instances[1].state), (Some(RunState::Success), Some(TaskState::Removed)));

@@ -95,6 +95,8 @@ pub struct EndedTry {
     pub at: Timestamp,
     /// Tasks that the try has decided to skip immediately.
     pub skips: Vec<String>,
+    /// True if the try has reported asset events, which need not be of outlets that the DAG file declares.
+    pub has_asset_events: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -224,10 +224,9 @@ async fn notify(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot
     }
     let succeeded = plan.transitions.iter().filter(|transition| transition.to == TaskState::Success);
     for transition in succeeded {
-        let (task_id, map_index) = plan.name_after(snapshot, transition.index);
-        let has_outlets =
-            graph.task_index(task_id).is_some_and(|task_index| !graph.task(task_index).outlets.is_empty());
-        if has_outlets {
+        let instance = snapshot.instances.get(transition.index);
+        if instance.and_then(|instance| instance.ended.as_ref()).is_some_and(|ended| ended.has_asset_events) {
+            let (task_id, map_index) = plan.name_after(snapshot, transition.index);
             let instance = InstanceKey::new(key.clone(), task_id, map_index);
             assets::save_events(transaction, &TryKey { instance, try_number: transition.try_number }).await?;
         }

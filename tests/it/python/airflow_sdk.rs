@@ -23,7 +23,7 @@ fn state(run: &Value, task_id: &str) -> String {
 
 const ALL_KINDS: &str = r#"
 import datetime, sys
-from airflow.sdk import DAG, Asset, BaseHook, BaseOperator, Variable, task, get_current_context
+from airflow.sdk import DAG, Asset, AssetAlias, BaseHook, BaseOperator, Variable, task, get_current_context
 from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
@@ -36,6 +36,12 @@ assert SameDAG is DAG
 class Fails(BaseOperator):
     def execute(self, context):
         raise ValueError("always")
+
+# As Cosmos does for each dbt model.
+class AddsOutlet(BaseOperator):
+    def execute(self, context):
+        self.outlets.append(AssetAlias("late"))
+        context["outlet_events"][AssetAlias("late")].add(Asset("model", uri="duckdb:/shop/model"))
 
 with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
     @task
@@ -86,6 +92,7 @@ with DAG("kinds", schedule=Mondays(), start_date=datetime.datetime(2030, 1, 1)):
 
     query = SQLExecuteQueryOperator(task_id="query", conn_id="lite", sql="SELECT 6 * 7", handler=lambda cursor: cursor.fetchone()[0])
     makes() >> looks()
+    AddsOutlet(task_id="adds_outlet")
     gets(reads())
     uses_the_database()
     uses_a_missing_provider()
@@ -141,7 +148,7 @@ class Listener:
         from airflow.sdk import Variable
         assert Variable.get("greeting") == "hello"
         with open(os.path.join(os.path.dirname(__file__), "../listened"), "a") as file:
-            print(dag_run.dag.dag_id, dag_run.get_state(), dag_run.start_date is not None, dag_run.end_date is not None, msg, file=file)
+            print(dag_run.get_dag().dag_id, dag_run.get_state(), dag_run.start_date is not None, dag_run.end_date is not None, msg, file=file)
 
 class Console(BaseOperatorLink):
     name = "Console"
@@ -176,7 +183,9 @@ fn real_sdk_features_work_as_on_airflow() {
     assert_eq!(xcom("gets"), "[2, 2026, \"hello!\"]", "{run}");
     assert_eq!((xcom("query").as_str(), state(&run, "query").as_str()), ("42", "success"));
     assert!(xcom("looks").contains("\"success\", true"), "{}", xcom("looks"));
-    assert_eq!(test.sql("SELECT extra FROM asset_event"), "{\"rows\": 3}");
+    assert_eq!(test.sql("SELECT extra FROM asset_event WHERE source_task_id = 'makes'"), "{\"rows\": 3}");
+    let added = "SELECT a.uri, e.aliases FROM asset_event e JOIN asset a ON a.id = e.asset_id WHERE a.name = 'model'";
+    assert_eq!(test.sql(added), "duckdb:/shop/model|{late}");
     // The environment's programs come first in the PATH, and uv comes last.
     let outside: Value =
         serde_json::from_str(&xcom("outside")).unwrap_or_else(|_| panic!("{}", test.task_log("kinds", "outside")));

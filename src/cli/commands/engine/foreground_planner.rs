@@ -163,7 +163,12 @@ fn instance(graph: &Graph, input: InstanceInput, now: Timestamp) -> Instance {
         max_tries: input.max_tries,
         due_at: (state == Some(TaskState::UpForReschedule)).then_some(Timestamp::MAX),
         waits_since: None,
-        ended: input.ended.map(|ended| EndedTry { outcome: outcome(&ended), at: now, skips: ended.skips }),
+        ended: input.ended.map(|ended| EndedTry {
+            outcome: outcome(&ended),
+            at: now,
+            skips: ended.skips,
+            has_asset_events: false,
+        }),
     }
 }
 

@@ -21,11 +21,13 @@ static INSTANCES: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT ti.task_id, ti.map_index, ti.state, ti.try_number, ti.max_tries, ti.due_at,
                 CASE WHEN ti.state = 'up_for_reschedule' AND ti.end_date IS NULL THEN ti.start_date END AS waits_since,
-                t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks
+                t.state AS try_state, t.may_retry, t.end_date AS try_end, t.due_at AS try_due, t.skipped_tasks,
+                t.has_asset_events
          FROM task_instance ti
          -- LATERAL with LIMIT makes Postgres use one index lookup per instance, whatever its statistics say.
          LEFT JOIN LATERAL (
-             SELECT state, may_retry, end_date, due_at, skipped_tasks FROM task_try t
+             SELECT state, may_retry, end_date, due_at, skipped_tasks, asset_events IS NOT NULL AS has_asset_events
+             FROM task_try t
              WHERE ti.state IN ('running', 'restarting') AND {} LIMIT 1) t ON true
          WHERE ti.dag_id = $1 AND ti.run_id = $2",
         TRY.same("t", "ti")
@@ -82,7 +84,7 @@ fn ended_try(row: &Row) -> Result<Option<EndedTry>> {
         TryState::AwaitingInput => Outcome::AwaitingInput { answered: row.get("try_due") },
     };
     let skips = row.get::<_, Option<Vec<String>>>("skipped_tasks").unwrap_or_default();
-    Ok(Some(EndedTry { outcome, at: ended_at, skips }))
+    Ok(Some(EndedTry { outcome, at: ended_at, skips, has_asset_events: row.get("has_asset_events") }))
 }
 
 /// Reads the decisions of branches and short circuits, by task index and map index.

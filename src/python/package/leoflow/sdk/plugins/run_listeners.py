@@ -70,6 +70,9 @@ class ListenedRun:
     def get_state(self):
         return self.state
 
+    def get_dag(self):
+        return self.dag
+
 
 def member(kind, value):
     """Returns the member of an enumeration, or the value itself if this version of Airflow does not know it."""
