@@ -120,6 +120,7 @@ const HARMLESS_KEYS: &[&str] = &[
     "managed",
     "package",
     "required-version",
+    "sources",
     "workspace",
 ];
 
@@ -130,11 +131,13 @@ pub fn read_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Dec
     let parsed = parse(&text, path)?;
     let Some(project) = parsed.project else { return Ok(None) };
     let is_poetrys = unread::are_poetrys(&text);
+    let sources = parsed.tool.as_ref().and_then(|tool| tool.uv.as_ref()?.get("sources").cloned());
     check_tool(parsed.tool.map(|tool| Tool { poetry: tool.poetry.filter(|_| !is_poetrys), ..tool }), path)?;
     if !is_poetrys && project.dynamic.iter().any(|name| name == "dependencies") {
         return Err(DeclarationError::Dynamic(path.to_owned()));
     }
     let mut declaration = declaration(project);
+    add_sources(&mut declaration, sources.as_ref(), path)?;
     if declaration.requirements.as_ref().is_some_and(|all| !all.is_empty()) {
         declaration.constraints = lock_files::constraints_beside(path, read)?;
     }
@@ -149,8 +152,54 @@ pub fn read_script(path: &Path, text: &str) -> Result<Option<Declaration>, Decla
     }
     let Some(block) = script_block(text) else { return Ok(None) };
     let parsed = parse(&block, path)?;
+    let sources = parsed.tool.as_ref().and_then(|tool| tool.uv.as_ref()?.get("sources").cloned());
     check_tool(parsed.tool, path)?;
-    Ok(Some(declaration(parsed.script)))
+    let mut declaration = declaration(parsed.script);
+    add_sources(&mut declaration, sources.as_ref(), path)?;
+    Ok(Some(declaration))
+}
+
+/// Writes the addresses of `[tool.uv.sources]` into the requirements. Packages that are not listed, such as those of
+/// groups, do not matter; other kinds of sources, such as folders, are refused.
+fn add_sources(
+    declaration: &mut Declaration,
+    sources: Option<&toml::Value>,
+    path: &Path,
+) -> Result<(), DeclarationError> {
+    for requirement in declaration.requirements.iter_mut().flatten() {
+        let name = pins::name_of(requirement);
+        let source = sources.and_then(toml::Value::as_table).into_iter().flatten();
+        let Some((key, source)) = source.into_iter().find(|(key, _)| pins::name_of(key) == name) else { continue };
+        let address = address_of(source).ok_or_else(|| DeclarationError::ToolSetting {
+            path: path.to_owned(),
+            key: format!("the source of {key}"),
+            tool: "uv",
+        })?;
+        let (specifier, marker) = requirement.split_once(';').unwrap_or((requirement, ""));
+        let end = specifier.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c)).unwrap_or(specifier.len());
+        let extras = specifier[end..].trim_start().split_once(']').filter(|(extras, _)| extras.starts_with('['));
+        let extras = extras.map(|(extras, _)| format!("{extras}]")).unwrap_or_default();
+        let marker = if marker.is_empty() { String::new() } else { format!(" ;{marker}") };
+        *requirement = format!("{}{extras} @ {address}{marker}", &specifier[..end]);
+    }
+    Ok(())
+}
+
+/// The address of a source in a requirement; `None` for one that has none, or only under a condition.
+fn address_of(source: &toml::Value) -> Option<String> {
+    let text = |key: &str| source.get(key).and_then(toml::Value::as_str);
+    let is_plain = source
+        .as_table()?
+        .keys()
+        .all(|key| ["branch", "git", "rev", "subdirectory", "tag", "url"].contains(&key.as_str()));
+    let subdirectory = text("subdirectory").map(|folder| format!("#subdirectory={folder}")).unwrap_or_default();
+    let reference = ["rev", "tag", "branch"].into_iter().find_map(text).map(|name| format!("@{name}"));
+    match (text("git"), text("url")) {
+        _ if !is_plain => None,
+        (Some(git), _) => Some(format!("git+{git}{}{subdirectory}", reference.unwrap_or_default())),
+        (None, Some(url)) => Some(format!("{url}{subdirectory}")),
+        (None, None) => None,
+    }
 }
 
 fn parse(text: &str, path: &Path) -> Result<Toml, DeclarationError> {
@@ -289,11 +338,26 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_uvs_sources_are_written_into_requirements() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "[project]\nname = \"x\"\ndependencies = [\"a-b[c]>=1; python_version<'4'\", \"d\", \"e\"]\n\
+                    [tool.uv.sources]\nA_B = { git = \"https://g/a\", tag = \"v1\", subdirectory = \"s\" }\n\
+                    d = { url = \"https://u/d.whl\" }\nof-a-group = { path = \"../x\" }\n";
+        let path = file(folder.path(), "pyproject.toml", text);
+        let declaration = read_pyproject(&path, &mut Vec::new()).unwrap().unwrap();
+        let expected = ["a-b[c] @ git+https://g/a@v1#subdirectory=s ; python_version<'4'", "d @ https://u/d.whl", "e"];
+        assert_eq!(declaration.requirements.unwrap(), expected);
+    }
+
+    #[test]
     fn refuses_dynamic_dependencies_and_foreign_sources() {
         let folder = tempfile::tempdir().unwrap();
         for (text, expected) in [
             ("[project]\nname = \"x\"\ndynamic = [\"dependencies\"]\n", "`dynamic`"),
-            ("[project]\nname = \"x\"\n[tool.uv.sources]\nx = { path = \"../x\" }\n", "sources of [tool.uv]"),
+            (
+                "[project]\nname = \"x\"\ndependencies = [\"y\"]\n[tool.uv.sources]\ny = { path = \"../y\" }\n",
+                "the source of y of [tool.uv]",
+            ),
             ("[project]\nname = \"x\"\n[[tool.uv.index]]\nurl = \"https://i\"\n", "index of [tool.uv]"),
             ("[project]\nname = \"x\"\n[[tool.poetry.source]]\nname = \"i\"\n", "source of [tool.poetry]"),
             ("[project]\nname = \"x\"\n[[tool.pdm.source]]\nname = \"i\"\n", "source of [tool.pdm]"),
