@@ -389,8 +389,8 @@ fn dag_test_of_the_sdk_runs_in_the_process() {
     let test = TestHome::new().with_airflow();
     test.save(
         "p/dag.py",
-        "import datetime\nfrom airflow.sdk import DAG, Variable, get_current_context, task\n\
-         with DAG('tested', schedule=None, params={'n': 2}) as dag:\n    \
+        "import datetime\nfrom airflow.sdk import DAG, Param, Variable, get_current_context, task\n\
+         with DAG('tested', schedule=None, params={'n': Param(2, type='integer')}) as dag:\n    \
          @task\n    def dates(ds=None, logical_date=None):\n        \
          return {'ds': ds, 'date': logical_date, 'n': get_current_context()['params']['n'], 'city': Variable.get('city', default='none')}\n    \
          @task\n    def square(x): return x * x\n    @task\n    def total(values): return sum(values)\n    \
@@ -401,7 +401,10 @@ fn dag_test_of_the_sdk_runs_in_the_process() {
          value = run.get_task_instance('dates').xcom_pull()\n    \
          print(run.state, value.pop('date').isoformat(), value, run.get_task_instance('total').xcom_pull(), run.get_task_instance('breaks').try_number)\n    \
          print(Variable.get('city', default='none'))\n    \
-         run = dag.test(mark_success_pattern='breaks')\n    print(run.state, run.get_task_instance('dates').xcom_pull()['n'])\n",
+         run = dag.test(mark_success_pattern='breaks')\n    print(run.state, run.get_task_instance('dates').xcom_pull()['n'])\n    \
+         print(run.logical_date == run.data_interval_start, run.run_type, run.get_task_instance('total').operator)\n    \
+         for arguments in ({'run_conf': {'n': 'x'}}, {'bogus': 1}):\n        \
+         try: dag.test(**arguments)\n        except Exception as error: print(type(error).__name__)\n",
     );
     test.run(&["env", "link", "p"]).expect(0);
     let project = test.workspace().join("p");
@@ -412,6 +415,9 @@ fn dag_test_of_the_sdk_runs_in_the_process() {
         "none",
         // The values of `run_conf` are those of one run.
         "success 2",
+        "True manual _PythonDecoratedOperator",
+        "ParamValidationError",
+        "TypeError",
     ];
     let lines: Vec<&str> = printed.lines().filter(|line| !line.starts_with('[')).collect();
     assert!(expected.iter().all(|line| lines.contains(line)), "{printed} {}", String::from_utf8_lossy(&run.stderr));

@@ -87,8 +87,13 @@ fn a_projects_tests_run_with_the_sdk() {
     test.save("sales/.env", "AIRFLOW_VAR_AMOUNT=3\n");
     test.save("sales/dags/sales.py", DAG);
     test.save("sales/tests/test_sales.py", TESTS);
+    test.save(
+        "sales/tests/test_log.py",
+        "import logging\ndef test_the_log_after_a_task(run_task, caplog):\n    run_task('sales', 'total')\n    \
+         logging.getLogger('x').warning('hello')\n    assert 'hello' in caplog.text\n",
+    );
     let output = test.run(&["test", "sales", "--", "-v", "-k", "dags or task"]).expect(0).stdout;
-    assert!(output.contains("dags/sales.py::import PASSED") && output.contains("2 passed"), "{output}");
+    assert!(output.contains("dags/sales.py::import PASSED") && output.contains("3 passed"), "{output}");
 }
 
 #[test]
@@ -117,7 +122,10 @@ fn a_saved_file_is_imported_and_its_changes_are_printed() {
     test.save("sales/dag.py", &dag.replace("'sales'", "'sold'"));
     assert_eq!(report()["dags"], json!({"sales": ["removed"], "sold": ["new"]}));
     std::fs::remove_file(&file).unwrap();
-    assert!(report()["error"].is_string());
+    assert_eq!(report()["error"], "the file was removed");
+    // Compared with what it was before.
+    test.save("sales/dag.py", dag);
+    assert_eq!(report()["dags"], json!({"sales": ["new"], "sold": ["removed"]}));
     dev.kill().unwrap();
     dev.wait().unwrap();
 }

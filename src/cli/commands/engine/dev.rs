@@ -34,7 +34,9 @@ pub struct Dev {
     run: bool,
 }
 
-/// How often the files are looked at.
+/// Exit code of a run that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+/// Poll interval of the files.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Keys of a DAG that follow from others, or are compared apart.
 const NOT_SHOWN: [&str; 6] =
@@ -55,20 +57,20 @@ pub async fn run(context: &Context<'_>, args: &Dev) -> Result<u8, Error> {
         files: BTreeMap::new(),
     };
     context.printer.note(format!("Waiting for changes in {}; Ctrl-C ends this", watched.project.display()));
-    let mut is_first = true;
     loop {
-        for report in watched.look(context).await? {
-            context.printer.show(&report, |printer| report.print(printer))?;
-            let is_whole = report.error.is_none() && !is_first;
-            for dag_id in report.dags.keys().filter(|_| args.run && is_whole) {
+        let reports = watched.poll(context).await?;
+        for report in &reports {
+            context.printer.show(report, |printer| report.print(printer, &reports))?;
+            for dag_id in report.dags.keys().filter(|_| args.run && report.is_code_changed) {
                 let source = SourceArgs { conf: None, file: Some(report.file.clone()) };
                 let test = Test { dag_id: dag_id.clone(), date: None, source, logical_date: None, pdb: false };
-                if let Err(error) = foreground_run::run(context, &test).await {
-                    context.printer.warning(error.in_one_line());
+                match foreground_run::run(context, &test).await {
+                    Ok(INTERRUPTED) => return Ok(INTERRUPTED),
+                    Ok(_) => {}
+                    Err(error) => context.printer.warning(error.in_one_line()),
                 }
             }
         }
-        is_first = false;
         tokio::time::sleep(INTERVAL).await;
     }
 }
@@ -85,33 +87,38 @@ struct Watched {
 
 /// The last import of a file.
 struct Imported {
-    /// The files that its result depends on; `None` for one that does not exist.
+    /// The files that its result depends on, `None` for one that does not exist; empty if the DAG file is gone.
     stamps: BTreeMap<PathBuf, Option<Stamp>>,
     /// The structures of its DAGs, of the last import without an error.
     dags: BTreeMap<String, Value>,
 }
 
-fn stamps(paths: impl IntoIterator<Item = PathBuf>) -> BTreeMap<PathBuf, Option<Stamp>> {
-    paths.into_iter().map(|path| (path.clone(), Stamp::of_path(&path))).collect()
-}
-
 impl Watched {
     /// Imports what has changed since the last call.
-    async fn look(&mut self, context: &Context<'_>) -> Result<Vec<Report>, Error> {
-        let found =
+    async fn poll(&mut self, context: &Context<'_>) -> Result<Vec<Report>, Error> {
+        let files =
             dag_files(&self.project, self.workspace.as_deref()).map_err(Error::cannot("read", &self.project))?;
         let mut reports = Vec::new();
-        let removed: Vec<PathBuf> = self.files.keys().filter(|path| !found.contains(path)).cloned().collect();
-        for path in removed {
-            self.files.remove(&path);
-            reports.push(Report { error: Some("the file is no DAG file any more".to_owned()), ..Report::new(path) });
-        }
-        for path in found {
-            let known = self.files.get(&path);
-            if known.is_some_and(|known| known.stamps.iter().all(|(path, stamp)| Stamp::of_path(path) == *stamp)) {
-                continue;
+        for (path, imported) in &mut self.files {
+            if !imported.is_gone() && !files.contains(path) {
+                // Its DAGs stay, to compare them when the file is back.
+                imported.stamps.clear();
+                let reason = if path.exists() { "the file is no DAG file any more" } else { "the file was removed" };
+                reports.push(Report { error: Some(reason.to_owned()), ..Report::new(path.clone()) });
             }
-            reports.push(self.import(context, path).await);
+        }
+        for path in files {
+            let imported = self.files.get(&path);
+            // A file that was gone counts as changed.
+            let changed =
+                imported.map(|imported| if imported.is_gone() { vec![&path] } else { imported.changed_files() });
+            if changed.as_ref().is_none_or(|changed| !changed.is_empty()) {
+                let is_code = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "py");
+                let is_code_changed = changed.is_some_and(|changed| changed.iter().any(is_code));
+                context.printer.progress(&format!("Importing {}", path.display()));
+                let report = self.import(context, path).await;
+                reports.push(Report { is_code_changed, ..report });
+            }
         }
         Ok(reports)
     }
@@ -119,21 +126,22 @@ impl Watched {
     async fn import(&mut self, context: &Context<'_>, path: PathBuf) -> Report {
         let began = Instant::now();
         let request = Request::new(path.clone(), self.workspace.as_deref(), context.home.api_socket());
-        // The stamps of the files that are known to matter are from before the import, which may read an older text.
         let before = self.files.remove(&path);
-        let known = before.iter().flat_map(|imported| imported.stamps.keys().cloned());
-        let mut stamps = stamps(known.chain(file_context(&request).read).chain([path.clone()]));
+        // The stamps of the files that are known to matter are from before the import, which may read an older text.
+        let known_files = before.iter().flat_map(|imported| imported.stamps.keys().cloned());
+        let known_files = known_files.chain(file_context(&request).read).chain([path.clone()]);
+        let mut stamps: BTreeMap<_, _> = known_files.map(|path| (path.clone(), Stamp::of_path(&path))).collect();
         let parsed = self.pythons.parse(context, &self.base, &self.children, &request).await;
-        let before = before.map(|imported| imported.dags);
-        let (mut report, mut dags) = (Report::new(path.clone()), before.clone().unwrap_or_default());
+        let dags_before = before.map(|imported| imported.dags);
+        let (mut report, mut dags) = (Report::new(path.clone()), dags_before.clone().unwrap_or_default());
         match parsed {
             Ok(output) => {
-                let checked = dag_check::read(&output.structures).err().map(|error| error.to_string());
-                report.error = output.error.or(checked);
+                let problem = dag_check::read(&output.structures).err().map(|error| error.to_string());
+                report.error = output.error.or(problem);
                 if report.error.is_none() {
                     let by_id = |dag: Value| (dag["dag_id"].as_str().unwrap_or_default().to_owned(), dag);
                     dags = output.structures.into_iter().map(by_id).collect();
-                    report.dags = changes(before.as_ref(), &dags);
+                    report.dags = changes(dags_before.as_ref(), &dags);
                 }
                 let sources = output.sources.keys().map(PathBuf::from);
                 for path in sources.chain(output.reads).chain(output.absent) {
@@ -148,6 +156,17 @@ impl Watched {
     }
 }
 
+impl Imported {
+    /// The files that have changed since the import.
+    fn changed_files(&self) -> Vec<&PathBuf> {
+        self.stamps.iter().filter(|(path, stamp)| Stamp::of_path(path) != **stamp).map(|(path, _)| path).collect()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.stamps.is_empty()
+    }
+}
+
 /// The result of one import.
 #[derive(Serialize)]
 struct Report {
@@ -156,18 +175,27 @@ struct Report {
     dags: BTreeMap<String, Vec<String>>,
     error: Option<String>,
     seconds: f64,
+    /// True if the file or a module that it imports has changed, and not only settings.
+    #[serde(skip)]
+    is_code_changed: bool,
 }
 
 impl Report {
     fn new(file: PathBuf) -> Self {
-        Self { file, dags: BTreeMap::new(), error: None, seconds: 0.0 }
+        Self { file, dags: BTreeMap::new(), error: None, seconds: 0.0, is_code_changed: false }
     }
 
-    fn print(&self, printer: &Printer) {
+    /// Prints the report. The files of one poll often fail for one reason, which is printed once.
+    fn print(&self, printer: &Printer, reports: &[Self]) {
         let now = Timestamp::now();
         let (time, file) = (printer.clock_time(now, now), self.file.display());
         if let Some(error) = &self.error {
-            return printer.line(format!("{time} {file}: {error}"));
+            let alike: Vec<&Self> = reports.iter().filter(|report| report.error.as_ref() == Some(error)).collect();
+            if alike[0].file == self.file {
+                let others = if alike.len() > 1 { format!(" and {} more", alike.len() - 1) } else { String::new() };
+                printer.line(format!("{time} {file}{others}: {error}"));
+            }
+            return;
         }
         printer.line(format!("{time} {file}: {}, imported in {:.2} s", counted(self.dags.len(), "DAG"), self.seconds));
         for (dag_id, changes) in &self.dags {

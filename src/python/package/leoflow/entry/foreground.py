@@ -92,6 +92,8 @@ def load_dag(options):
 
 
 def print_status(text: str) -> None:
+    # Keeps the order of a redirected output.
+    sys.stdout.flush()
     sys.stderr.write(f"{text}\n")
 
 

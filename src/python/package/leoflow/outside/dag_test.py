@@ -55,17 +55,19 @@ def run(dag: DAG, logical_date: datetime | str | None, run_conf: dict[str, Any] 
     handlers = {number: signal.getsignal(number) for number in TASK_SIGNALS}
     if threading.current_thread() is not threading.main_thread():
         handlers = {}
-    planner = PlannerProcess(os.path.abspath(dag.fileloc))
     _running = dag
     streams = sys.stdout, sys.stderr
-    # Those of pytest, where it captures the output.
-    sys.stdout, sys.stderr = map(foreground.MaskedStream, streams)
+    planner = None
     try:
+        planner = PlannerProcess(os.path.abspath(dag.fileloc))
+        # Those of pytest, where it captures the output.
+        sys.stdout, sys.stderr = map(foreground.MaskedStream, streams)
         return run_with(dag, planner, aware("logical_date", logical_date), run_conf or {}, mark_success_pattern)
     finally:
         sys.stdout, sys.stderr = streams
         _running = None
-        planner.end()
+        if planner is not None:
+            planner.end()
         for number, handler in handlers.items():
             # None: a handler that Python did not set.
             if handler is not None:
@@ -80,10 +82,7 @@ ADVICE = {
 
 
 def run_with(dag, planner, date, conf, mark_success_pattern):
-    if real_sdk.is_active():
-        from leoflow.outside.airflow_dag_test import prepare
-    else:
-        prepare = prepare_small
+    prepare = prepare_sdk if real_sdk.is_active() else prepare_small
     planner.send(clean({"structure": prepare(dag, planner.settings), "conf": conf}))
     date = None if date is None else date.astimezone(timezone.utc).isoformat()
     spec = {**foreground.new_run(dag.dag_id, date, conf, planner.settings["max_map_length"]), "is_outside": True}
@@ -104,6 +103,20 @@ def prepare_small(dag, project):
         # pytest and the program itself show the events of loggers as they are configured.
         task_log.begin_loggers(task_log.to_terminal)
     return structure.dag_structure(dag, False)
+
+
+def prepare_sdk(dag, project):
+    """The same with Airflow's SDK."""
+    from leoflow.sdk import dag_file, named_classes
+    from leoflow.sdk import settings as sdk_settings
+    from leoflow.sdk import structure as sdk_structure
+
+    named_classes.check()
+    if project["settings"]:
+        sdk_settings.apply(project["settings"], [dag])
+    with open(dag.fileloc, encoding="utf-8", errors="replace") as file:
+        dag_file.check(dag, file.read())
+    return sdk_structure.dag_structure(dag)
 
 
 def load_plugins(roots):
@@ -134,10 +147,13 @@ class OutsideRun(foreground.Run):
 class TestedInstance:
     """A task instance of the run, like Airflow's TaskInstance."""
 
-    def __init__(self, fields, run_id, xcoms):
+    def __init__(self, fields, run):
         self.task_id, self.map_index = fields["task_id"], fields["map_index"]
-        self.state, self.try_number, self.run_id = fields["state"], fields["try_number"], run_id
-        self._xcoms = xcoms
+        self.state, self.try_number, self.max_tries = fields["state"], fields["try_number"], fields["max_tries"]
+        self.dag_id, self.run_id = run.spec["dag_id"], run.spec["run_id"]
+        self.task = run.dag.get_task(self.task_id)
+        self.operator = self.task.task_type
+        self._xcoms = run.memory.xcoms
 
     def xcom_pull(self, task_ids=None, *, key="return_value", map_indexes=None, default=None):
         """Returns an XCom of this instance, or of another task, or the default. Returns a list for several tasks, and for
@@ -161,9 +177,17 @@ def value_of(text):
     """Returns the value of an XCom's text."""
     if not real_sdk.is_active():
         return decode(text)
-    from leoflow.outside.airflow_dag_test import value
+    from types import SimpleNamespace
 
-    return value(text)
+    from airflow.sdk.execution_time.xcom import XCom
+
+    # With the project's XCom backend.
+    return XCom.deserialize_value(SimpleNamespace(value=json.loads(text)))
+
+
+# The dates of a run, by attribute.
+DATES = {"logical_date": "logical_date", "data_interval_start": "data_interval_start", "data_interval_end": "data_interval_end",
+         "run_after": "run_after", "start_date": "run_start_date"}
 
 
 class TestedRun:
@@ -172,8 +196,11 @@ class TestedRun:
     def __init__(self, run, state):
         spec = run.spec
         self.dag_id, self.run_id, self.conf, self.state = spec["dag_id"], spec["run_id"], spec["conf"], DagRunState(state)
-        self.logical_date = None if spec["logical_date"] is None else parse_time(spec["logical_date"])
-        self.task_instances = [TestedInstance(fields, self.run_id, run.memory.xcoms) for fields in run.instances]
+        self.dag, self.run_type = run.dag, spec["run_type"]
+        for name, field in DATES.items():
+            setattr(self, name, None if spec[field] is None else parse_time(spec[field]))
+        self.end_date = datetime.now(timezone.utc)
+        self.task_instances = [TestedInstance(fields, run) for fields in run.instances]
 
     def get_task_instances(self, state=None, session=None):
         """Returns all instances, or those with the state or with one of the states."""

@@ -165,7 +165,7 @@ class DagFileItem(pytest.Item):
 def pytest_configure(config):
     # Else, pytest looks only into the folders of `testpaths`.
     source = getattr(config, "args_source", None)
-    if source is not None and source.name == "TESTPATHS" and not hasattr(config, "workerinput"):
+    if source is not None and source.name == "TESTPATHS":
         config.args = [*config.args, *_bag.files.values()]
 
 
@@ -180,18 +180,18 @@ def dag_bag() -> DagBag:
 
 
 @pytest.fixture(scope="session")
-def run_dag(dag_bag: DagBag) -> Callable[..., Any]:
+def run_dag() -> Callable[..., Any]:
     """`run_dag(dag_id, **arguments)` runs a DAG with `DAG.test()`, and returns the run."""
-    return lambda dag_id, **arguments: dag_bag.existing_dag(dag_id).test(**arguments)
+    return lambda dag_id, **arguments: _bag.load_all().existing_dag(dag_id).test(**arguments)
 
 
 @pytest.fixture(scope="session")
-def run_task(dag_bag: DagBag) -> Callable[..., Any]:
+def run_task() -> Callable[..., Any]:
     """`run_task(dag_id, task_id, **arguments)` runs one task of a DAG, while the others succeed without running; returns
     its instance."""
 
     def run(dag_id, task_id, **arguments):
-        dag = dag_bag.existing_dag(dag_id)
+        dag = _bag.load_all().existing_dag(dag_id)
         task_id = dag.get_task(task_id).task_id
         others = "|".join(re.escape(other) for other in dag.task_ids if other != task_id)
         return dag.test(mark_success_pattern=others, **arguments).get_task_instance(task_id)

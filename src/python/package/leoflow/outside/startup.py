@@ -3,11 +3,12 @@ import folders that the project's tasks have."""
 
 from __future__ import annotations
 
-import copy
 import functools
+import inspect
 import os
 import site
 import sys
+from datetime import datetime, timezone
 
 from leoflow.common import real_sdk
 from leoflow.entry.workspace import Workspace
@@ -95,30 +96,22 @@ def translate_airflow_2() -> None:
 
 def replace_test(module):
     """Replaces `DAG.test()` in the module that defines it: Airflow's own needs seconds for each run, because it starts its API
-    in the process, with a database. It still runs calls with arguments that Leoflow lacks."""
+    in the process, with a database. It still runs what Leoflow's lacks: some arguments, and tasks that read asset events."""
     airflows_own = module.DAG.test
+    signature = inspect.signature(airflows_own)
 
     @functools.wraps(airflows_own)
-    def test(dag, *arguments, **others):
-        if arguments or any(others.get(name) for name in OWN_ARGUMENTS):
-            return airflows_own(dag, *arguments, **others)
-        from airflow.sdk.execution_time import task_runner
-        from leoflow.outside import dag_test
+    def test(*args, **kwargs):
+        given = signature.bind(*args, **kwargs).arguments
+        dag = given.pop("self")
+        if any(given.get(name) for name in OWN_ARGUMENTS) or any(task.inlets for task in dag.tasks):
+            return airflows_own(*args, **kwargs)
+        from leoflow.outside import airflow_dag_test
 
-        before = vars(task_runner).get("SUPERVISOR_COMMS")
-        # A run writes the values of its `conf` into them.
-        owners = [dag, *(task for task in dag.tasks if not task.is_mapped)]
-        params = [copy.deepcopy(owner.params) for owner in owners]
-        try:
-            return dag_test.run(dag, others.get("logical_date"), others.get("run_conf"), others.get("mark_success_pattern"))
-        finally:
-            for owner, values in zip(owners, params, strict=True):
-                owner.params = values
-            # Code outside of a task reads Variables without a supervisor.
-            if before is None:
-                vars(task_runner).pop("SUPERVISOR_COMMS", None)
-            else:
-                task_runner.SUPERVISOR_COMMS = before
+        # From Airflow 3.1 on, None is a run without a logical date.
+        if "logical_date" not in given and signature.parameters["logical_date"].default is not None:
+            given["logical_date"] = datetime.now(timezone.utc)
+        return airflow_dag_test.run(dag, given.get("logical_date"), given.get("run_conf"), given.get("mark_success_pattern"))
 
     module.DAG.test = test
 

@@ -74,6 +74,12 @@ def configure(sink: Callable[[dict[str, Any]], None] | None = None) -> None:
     configure_logging(**{name: value for name, value in arguments.items() if name in known})
 
 
+def forget() -> None:
+    """Makes the next `configure` configure again, after another configuration."""
+    global _configured_with
+    _configured_with = None
+
+
 def send_to_sink(record):
     (_sink or task_log.to_terminal)(record)
 

@@ -40,7 +40,7 @@ def show_if(settings: dict[str, Any] | None) -> None:
         show(folder, project)
         _shown = os.path.normpath(folder), project
     except (NotPossible, OSError) as error:
-        problem = folder, str(error)
+        problem = folder, getattr(error, "strerror", None) or str(error)
 
 
 def warnings() -> list[str]:
@@ -64,7 +64,7 @@ def obstacle(folder: str, project: str) -> str | None:
         try:
             show(folder, project)
         except Exception as error:
-            text = str(error) or type(error).__name__
+            text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         finally:
             os.write(writer, text.encode())
             os._exit(0)
@@ -78,6 +78,8 @@ def obstacle(folder: str, project: str) -> str | None:
 def show(folder: str, project: str) -> None:
     """Raises NotPossible or an OSError. What can be checked is checked before this process gets its namespaces."""
     project = os.path.realpath(project)
+    if (os.path.realpath(folder) + os.sep).startswith(project + os.sep):
+        raise NotPossible(f"{folder} is in the project")
     covered = None if os.path.isdir(folder) else folder_to_cover(folder)
     if covered is None and (os.path.ismount(folder) or os.listdir(folder)):
         raise NotPossible(f"{folder} exists here and has files of its own")
