@@ -65,8 +65,12 @@ fn layered() -> (Graph, Vec<Instance>) {
 
 fn instance(task_index: usize, map_index: i32, state: Option<TaskState>) -> Instance {
     let at = Timestamp::UNIX_EPOCH;
-    let ended =
-        (state == Some(TaskState::Running)).then(|| EndedTry { outcome: Outcome::Success, at, skips: Vec::new() });
+    let ended = (state == Some(TaskState::Running)).then(|| EndedTry {
+        outcome: Outcome::Success,
+        at,
+        skips: Vec::new(),
+        has_asset_events: false,
+    });
     Instance {
         task_id: String::new(),
         task_index: Some(task_index),
