@@ -176,6 +176,14 @@ fn dags_test_retries_and_names_missing_input() {
     assert_eq!((&done["state"], &done["task_instances"][0]["try_number"]), (&json!("success"), &json!(3)));
     let done = test.run(&["tasks", "test", "again", "t", "--json"]).expect(1).json();
     assert_eq!((&done["state"], &done["reason"]), (&json!("failed"), &json!("ValueError: not yet")));
+    // From the report apache/airflow#56953.
+    test.save(
+        "mapped.py",
+        "from airflow.sdk import DAG, task\nwith DAG('mapped'):\n    @task\n    def numbers(): return [1]\n    @task\n    \
+         def twice(x): return 2 * x\n    twice.expand(x=numbers())\n",
+    );
+    let done = test.run(&["tasks", "test", "mapped", "twice", "--map-index", "0"]).expect(1);
+    assert!(done.stderr.contains("the tasks before it (numbers); with them: `leoflow"), "{done:?}");
     let done = test.run(&["dags", "test", "needs"]).expect(1);
     assert!(done.stderr.contains("Invalid input for param name") && !done.stderr.contains("Traceback"), "{done:?}");
     let done = test.run(&["dags", "test", "dated"]).expect(1);

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 
 from leoflow.common import leoflow_server, masking, task_log, topology
 from leoflow.common.client import connect
+from leoflow.common.hints.commands import command
 from leoflow.common.reports import clean, explain, missing_date
 from leoflow.common.task_log import masked
 from leoflow.entry import backends
@@ -370,6 +371,10 @@ def test_task(dag, spec, options, planner):
     if options.get("render"):
         return render(dag, task, spec, memory, options)
     result = (run_once if spec["pdb"] else run_apart)(task, spec, dag, memory)
+    if result["state"] == "failed" and task.upstream_task_ids:
+        before = ", ".join(sorted(task.upstream_task_ids))
+        print_status(f"A test of one task has no results of the tasks before it ({before}); with them: "
+                     f"`{command('dags test')} {dag.dag_id}`")
     xcom = memory.xcoms.get((*memory.own, "return_value"))
     report(options, f"{task.task_id}  {result['state']}", {
         "dag_id": dag.dag_id, "task_id": task.task_id, "map_index": index, "state": result["state"], "reason": result.get("reason"),
