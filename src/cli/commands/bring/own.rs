@@ -30,7 +30,8 @@ pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
     }
     let root = instances::root(&name).map_err(|error| Error::from(error).hint(other_name()))?;
     let home = resolve(Some(&root))?;
-    if let Some(other) = brought_folders(&home).first().filter(|_| !brought_folders(&home).contains(&folder)) {
+    let brought = brought_folders(&home);
+    if let Some(other) = brought.first().filter(|_| !brought.contains(&folder)) {
         return Err(
             Error::refused(format!("the instance {name} has the DAGs of {}", other.display())).hint(other_name())
         );

@@ -94,7 +94,7 @@ struct Imported {
 }
 
 impl Watched {
-    /// Imports what has changed since the last call.
+    /// Imports the files that changed since the last call.
     async fn poll(&mut self, context: &Context<'_>) -> Result<Vec<Report>, Error> {
         let files =
             dag_files(&self.project, self.workspace.as_deref()).map_err(Error::cannot("read", &self.project))?;
