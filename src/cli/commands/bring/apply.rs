@@ -47,8 +47,6 @@ impl Record {
 
     /// Reads all records of the instance.
     fn all(context: &Context<'_>) -> Result<Vec<Self>, Error> {
-        let entries = fs::read_dir(context.home.brought()).into_iter().flatten().flatten();
-        let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json"));
         let read = |path: PathBuf| {
             let text = files::read_text(&path, LIMIT).map_err(Error::cannot("read", &path))?.unwrap_or_default();
             serde_json::from_str(&text).map_err(|error| {
@@ -56,7 +54,7 @@ impl Record {
                     .hint("nothing was changed; move it away: what it lists then stays until you remove it yourself")
             })
         };
-        paths.map(read).collect()
+        record_paths(&context.home).map(read).collect()
     }
 
     fn write(&self, context: &Context<'_>) -> Result<(), Error> {
@@ -81,10 +79,14 @@ impl Record {
     }
 }
 
+fn record_paths(home: &Home) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(home.brought()).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json"))
+}
+
 /// The folders that were brought into an instance. Unreadable records are left out.
 pub fn brought_folders(home: &Home) -> Vec<PathBuf> {
-    let entries = fs::read_dir(home.brought()).into_iter().flatten().flatten();
-    let records = entries.filter_map(|entry| files::read_json::<Record>(&entry.path(), LIMIT).ok().flatten());
+    let records = record_paths(home).filter_map(|path| files::read_json::<Record>(&path, LIMIT).ok().flatten());
     let mut folders: Vec<PathBuf> = records.map(|record| record.folder).collect();
     folders.sort();
     folders

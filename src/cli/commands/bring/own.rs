@@ -24,7 +24,8 @@ pub async fn run(context: &Context<'_>, args: &Bring) -> Result<u8, Error> {
         return Err(without_dags(&folder));
     }
     let name = args.name.clone().unwrap_or_else(|| instance_name(&folder));
-    let other_name = || format!("choose another name: leoflow bring {} --own --name NAME", word(&folder));
+    let other_name =
+        || format!("choose another name: leoflow bring {} --own --name NAME", shell::word(&folder.to_string_lossy()));
     if name == instances::DEFAULT {
         return Err(Error::refused("the default instance is not one of its own").hint(other_name()));
     }
@@ -83,10 +84,6 @@ pub fn other_instance_of(home: &Home, folder: &Path) -> Option<String> {
         return None;
     }
     all_instances().into_iter().find(|(_, home)| has_folder(home)).map(|(name, _)| name)
-}
-
-fn word(path: &Path) -> String {
-    shell::word(&path.to_string_lossy())
 }
 
 /// The program for an instance; it hands over to the installed one if that is of another release. Variables of settings,

@@ -3,7 +3,6 @@
 use super::env::project_python::ProjectPython;
 use super::environment::ProjectPythons;
 use super::foreground_run::{self, SourceArgs, Test};
-use super::validate::prepare_interpreter;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::{Printer, counted};
@@ -45,9 +44,7 @@ const NOT_SHOWN: [&str; 6] =
 const VALUE_LENGTH: usize = 60;
 
 pub async fn run(context: &Context<'_>, args: &Dev) -> Result<u8, Error> {
-    let ProjectPython { request, .. } = ProjectPython::new(context, &args.project).await?;
-    let config = context.config()?.map(|loaded| loaded.config);
-    let base = prepare_interpreter(context, config.and_then(|config| config.python).as_deref()).await?;
+    let ProjectPython { request, base, .. } = ProjectPython::new(context, &args.project).await?;
     let mut watched = Watched {
         project: request.project.unwrap_or_default(),
         workspace: request.workspace,

@@ -32,7 +32,7 @@ pub struct Test {
 
 /// Replaces this process by pytest. Returns only on failure.
 pub async fn run(context: &Context<'_>, args: &Test) -> Result<u8, Error> {
-    let ProjectPython { request, interpreter } = ProjectPython::new(context, &args.project).await?;
+    let ProjectPython { request, interpreter, .. } = ProjectPython::new(context, &args.project).await?;
     let project = request.project.clone().unwrap_or_default();
     if let Some(name) = other_instance_of(&context.home, &project) {
         context.printer.warning(format!(

@@ -131,8 +131,8 @@ pub fn read_pyproject(path: &Path, read: &mut Vec<PathBuf>) -> Result<Option<Dec
     let parsed = parse(&text, path)?;
     let Some(project) = parsed.project else { return Ok(None) };
     let is_poetrys = unread::are_poetrys(&text);
-    let sources = parsed.tool.as_ref().and_then(|tool| tool.uv.as_ref()?.get("sources").cloned());
-    check_tool(parsed.tool.map(|tool| Tool { poetry: tool.poetry.filter(|_| !is_poetrys), ..tool }), path)?;
+    let tool = parsed.tool.map(|tool| Tool { poetry: tool.poetry.filter(|_| !is_poetrys), ..tool });
+    let sources = checked_sources(tool, path)?;
     if !is_poetrys && project.dynamic.iter().any(|name| name == "dependencies") {
         return Err(DeclarationError::Dynamic(path.to_owned()));
     }
@@ -152,8 +152,7 @@ pub fn read_script(path: &Path, text: &str) -> Result<Option<Declaration>, Decla
     }
     let Some(block) = script_block(text) else { return Ok(None) };
     let parsed = parse(&block, path)?;
-    let sources = parsed.tool.as_ref().and_then(|tool| tool.uv.as_ref()?.get("sources").cloned());
-    check_tool(parsed.tool, path)?;
+    let sources = checked_sources(parsed.tool, path)?;
     let mut declaration = declaration(parsed.script);
     add_sources(&mut declaration, sources.as_ref(), path)?;
     Ok(Some(declaration))
@@ -175,12 +174,10 @@ fn add_sources(
             key: format!("the source of {key}"),
             tool: "uv",
         })?;
-        let (specifier, marker) = requirement.split_once(';').unwrap_or((requirement, ""));
-        let end = specifier.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c)).unwrap_or(specifier.len());
-        let extras = specifier[end..].trim_start().split_once(']').filter(|(extras, _)| extras.starts_with('['));
-        let extras = extras.map(|(extras, _)| format!("{extras}]")).unwrap_or_default();
-        let marker = if marker.is_empty() { String::new() } else { format!(" ;{marker}") };
-        *requirement = format!("{}{extras} @ {address}{marker}", &specifier[..end]);
+        let unversioned = pins::without_versions(requirement);
+        let (package, marker) = unversioned.split_once(" ; ").unwrap_or((&unversioned, ""));
+        let marker = if marker.is_empty() { String::new() } else { format!(" ; {marker}") };
+        *requirement = format!("{package} @ {address}{marker}");
     }
     Ok(())
 }
@@ -208,15 +205,15 @@ fn parse(text: &str, path: &Path) -> Result<Toml, DeclarationError> {
 }
 
 /// Refuses all settings of uv except `HARMLESS_KEYS`, and those of Poetry and PDM that decide where packages come from.
-/// Ignoring them would be unsafe: an index decides whose code runs.
-fn check_tool(tool: Option<Tool>, path: &Path) -> Result<(), DeclarationError> {
-    let Some(tool) = tool else { return Ok(()) };
+/// Ignoring them would be unsafe: an index decides whose code runs. Returns `[tool.uv.sources]`.
+fn checked_sources(tool: Option<Tool>, path: &Path) -> Result<Option<toml::Value>, DeclarationError> {
+    let Some(tool) = tool else { return Ok(None) };
     let uv_setting = tool.uv.iter().flatten().find(|(key, _)| !HARMLESS_KEYS.contains(&key.as_str()));
     let unsupported = uv_setting.map(|(key, _)| (key.clone(), "uv"));
     let unsupported = unsupported.or_else(|| source_setting("poetry", tool.poetry.as_ref()));
     match unsupported.or_else(|| source_setting("pdm", tool.pdm.as_ref())) {
         Some((key, tool)) => Err(DeclarationError::ToolSetting { path: path.to_owned(), key, tool }),
-        None => Ok(()),
+        None => Ok(tool.uv.and_then(|mut settings| settings.remove("sources"))),
     }
 }
 

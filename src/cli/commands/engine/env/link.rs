@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// Makes the `.venv` of a project, or brings it up to date; returns its path.
 pub async fn make(context: &Context<'_>, project: &Path) -> Result<PathBuf, Error> {
-    let ProjectPython { request, interpreter } = ProjectPython::new(context, project).await?;
+    let ProjectPython { request, interpreter, .. } = ProjectPython::new(context, project).await?;
     let folder = request.project.clone().unwrap_or_default();
     linked_venv::link(&interpreter, &folder, &request).map_err(|error| refusal(error, project))
 }

@@ -14,6 +14,8 @@ use std::path::Path;
 pub struct ProjectPython {
     pub request: Request,
     pub interpreter: Interpreter,
+    /// The Python without the project's packages.
+    pub base: Interpreter,
 }
 
 impl ProjectPython {
@@ -36,6 +38,6 @@ impl ProjectPython {
                 .cause(reason)
                 .hint("leoflow env list")
         })?;
-        Ok(Self { request, interpreter })
+        Ok(Self { request, interpreter, base })
     }
 }

@@ -12,7 +12,7 @@ use std::process::Command;
 
 /// Replaces this process by the command, or by the user's shell. Returns only on failure.
 pub async fn run(context: &Context<'_>, project: &str, command: &[String]) -> Result<u8, Error> {
-    let ProjectPython { request, interpreter } = ProjectPython::new(context, Path::new(project)).await?;
+    let ProjectPython { request, interpreter, .. } = ProjectPython::new(context, Path::new(project)).await?;
     let shell = env_vars::path("SHELL").unwrap_or_else(|| PathBuf::from("/bin/sh"));
     let command = if command.is_empty() { vec![shell.to_string_lossy().into_owned()] } else { command.to_vec() };
     let mut options = json!({

@@ -6,12 +6,12 @@ import json
 import os
 import re
 import sys
-import traceback
 import types
 
 import pytest
 
 from leoflow.common import leoflow_server, local_modules, real_sdk
+from leoflow.common.reports import explain
 from leoflow.entry.workspace import Workspace
 from leoflow.outside.pytest_run import FILES
 
@@ -54,7 +54,7 @@ class DagBag:
                 try:
                     self._by_file[file] = self._import(file)
                 except (Exception, SystemExit) as error:
-                    self.import_errors[file] = format_error(error)
+                    self.import_errors[file] = explain(error)
         return self
 
     def dags_of(self, path: str) -> list[Any]:
@@ -91,14 +91,6 @@ def import_dags(path):
         return dags_of(workspace, path, None)
     finally:
         created_dags[:0] = before
-
-
-def format_error(error):
-    """Formats an error without the calls of this package that led to the DAG file."""
-    calls, package = error.__traceback__, os.path.dirname(os.path.dirname(__file__))
-    while calls is not None and calls.tb_frame.f_code.co_filename.startswith(package):
-        calls = calls.tb_next
-    return "".join(traceback.format_exception(type(error), error, calls)).strip()
 
 
 def missing_connections(dag):
