@@ -3,6 +3,7 @@
 use crate::BUILT;
 use crate::server_process::Process;
 use leoflow_base::build_info;
+use leoflow_base::home;
 use leoflow_base::protocol::log;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::permissions;
@@ -12,11 +13,11 @@ use leoflow_cli::args::{Global, complete, help};
 use leoflow_cli::commands::{self, Cli};
 use leoflow_cli::error::Error;
 use leoflow_cli::terminal::printer::Printer;
-use leoflow_processes::agent::{self, TaskFolder};
+use leoflow_processes::keeper;
 use leoflow_python::home_of_command;
 use serde_json::json;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use tracing::{Level, error};
@@ -27,10 +28,8 @@ pub fn main() -> ExitCode {
     set_own_name(&program_name().to_string_lossy());
     permissions::keep_owner_access();
     limits::report(time_is_up());
-    if let [_, command, keeper_arguments @ ..] = env_vars::arguments().as_slice()
-        && command == "keep-task"
-    {
-        return keep_task(keeper_arguments);
+    if program_name() == keeper::PROGRAM_NAME {
+        return keep_tasks();
     }
     if !env_vars::arguments().iter().any(|argument| argument == "--take-over") {
         // A process that replaced another by exec inherits blocked signals; a supervisor that takes over unblocks
@@ -118,29 +117,22 @@ fn time_is_up() -> String {
     }
 }
 
-/// Runs the keeper of one task, started by the agent or the zygote: `keep-task FOLDER [--started PID]`. There is one
-/// process per try, so it sets up only what it needs: no argument parser, no home and no async runtime.
-fn keep_task(arguments: &[OsString]) -> ExitCode {
+/// Runs a keeper, started by the agent as `leoflow-keeper HOME`. It sets up only what it needs: no argument parser.
+fn keep_tasks() -> ExitCode {
     log::start("keeper", Level::INFO);
-    let (folder, started) = match arguments {
-        [folder] => (folder, None),
-        [folder, option, pid] if option == "--started" => match pid.to_str().and_then(|pid| pid.parse().ok()) {
-            Some(pid) => (folder, Some(pid)),
-            None => return ExitCode::from(USAGE),
-        },
-        _ => return ExitCode::from(USAGE),
+    let run = || {
+        let path = env_vars::arguments().into_iter().nth(1).map(PathBuf::from);
+        let home = home::resolve(path.as_deref()).map_err(io::Error::other)?;
+        keeper::run(&home)
     };
-    match agent::keep_task(&TaskFolder::at(folder.into()), started) {
-        Ok(code) => ExitCode::from(code),
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!("{error}");
             ExitCode::FAILURE
         }
     }
 }
-
-/// Clap's exit code for usage errors.
-const USAGE: u8 = 2;
 
 /// The name under which the program was called.
 fn program_name() -> OsString {

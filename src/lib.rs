@@ -10,7 +10,7 @@ pub use leoflow_engine as engine;
 pub use leoflow_lifecycle::{backup, contract, operation, setup, upgrade};
 pub use leoflow_postgres as postgres;
 pub use leoflow_postgres::schema;
-pub use leoflow_processes::{agent, supervisor};
+pub use leoflow_processes::{agent, keeper, supervisor};
 pub use leoflow_python as python;
 pub use leoflow_server as server;
 

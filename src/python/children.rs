@@ -7,7 +7,7 @@ use super::import_timeout::{ImportTimeout, TimeSpent};
 use super::interpreter::{Interpreter, Job, PARSE_MARK};
 use super::leftovers::{self, Forking};
 use super::no_result::NoResult;
-use super::warm::Warm;
+use super::shared_warm::SharedWarm;
 use leoflow_base::home::Home;
 use leoflow_base::sys::net::listener;
 use leoflow_base::sys::process;
@@ -71,17 +71,14 @@ pub enum AnswerError {
 
 /// Starts children, as forks of a zygote when there are many.
 pub struct Children {
-    warm: tokio::sync::Mutex<Warm>,
+    warm: SharedWarm,
     /// Start times of the last `BUSY_STARTS` children.
     recent_starts: RefCell<VecDeque<Instant>>,
-    /// True while a task waits to end the zygote when it is idle.
-    has_idle_watcher: Cell<bool>,
 }
 
 impl Children {
     pub fn new(home: &Home) -> Rc<Self> {
-        let warm = tokio::sync::Mutex::new(Warm::single(home));
-        Rc::new(Self { warm, recent_starts: RefCell::default(), has_idle_watcher: Cell::new(false) })
+        Rc::new(Self { warm: SharedWarm::for_files(home), recent_starts: RefCell::default() })
     }
 
     /// Runs a child until it exits, in the first folder of `options["work_in"]` that exists. Updates `used` with the
@@ -123,7 +120,7 @@ impl Children {
 
     /// Records which libraries a file imported; the zygote preloads them for later children.
     pub async fn note_libraries(&self, interpreter: &Interpreter, file: &Path, libraries: &[String]) {
-        self.warm.lock().await.note_libraries(interpreter, &file.to_string_lossy(), libraries);
+        self.warm.note_libraries(interpreter, &file.to_string_lossy(), libraries).await;
     }
 
     /// Starts a child: a fork of the zygote, or a new Python. Adds the resource limits to `options`.
@@ -156,20 +153,18 @@ impl Children {
 
     /// Forks a child from the zygote; `None` when it must start cold.
     async fn fork(self: &Rc<Self>, interpreter: &Interpreter, plan: ChildPlan) -> Option<Child> {
-        // With Airflow's own SDK a cold start takes as long as starting the zygote. Waits without the lock.
-        let ready = self.warm.lock().await.worth_waiting_for(interpreter);
-        if let Some(ready) = ready {
-            let _ = tokio::time::timeout(ZYGOTE_WAIT, ready).await;
+        let file = plan.options["path"].as_str().unwrap_or_default();
+        if interpreter.has_airflow_sdk {
+            // A cold start takes as long as starting the zygote.
+            self.warm.wait(interpreter, file, ZYGOTE_WAIT).await;
         }
-        let mut warm = self.warm.lock().await;
         // Keeps the child from being taken for a leftover until its pid is known.
         let _forking = Forking::begin();
         let request = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
-        let descriptors = [plan.output.as_fd(), plan.result.as_fd()];
-        let file = plan.options["path"].as_str().unwrap_or_default();
-        let pid = warm.fork(interpreter, file, &request, &descriptors, Duration::ZERO).await;
-        self.end_zygote_when_idle();
-        pid.map(|pid| plan.into_child(pid))
+        let descriptors = [plan.output.as_fd(), plan.output.as_fd(), plan.result.as_fd()];
+        let forked = self.warm.fork(interpreter, file, &request, descriptors).await?;
+        let child = plan.into_child(forked.pid);
+        forked.begin().ok().map(|()| child)
     }
 
     /// Records a start, for `is_busy`.
@@ -185,31 +180,6 @@ impl Children {
     fn is_busy(&self) -> bool {
         let recent_starts = self.recent_starts.borrow();
         recent_starts.len() == BUSY_STARTS && recent_starts.front().is_some_and(|first| first.elapsed() < BUSY_WINDOW)
-    }
-
-    /// Starts a task that ends the zygote when it is idle, unless such a task runs already.
-    fn end_zygote_when_idle(self: &Rc<Self>) {
-        if self.has_idle_watcher.replace(true) {
-            return;
-        }
-        let children = self.clone();
-        tokio::task::spawn_local(async move {
-            loop {
-                let mut warm = children.warm.lock().await;
-                match warm.idle_at().filter(|due| *due > Instant::now()) {
-                    Some(due) => {
-                        drop(warm);
-                        tokio::time::sleep_until(due).await;
-                    }
-                    None => {
-                        warm.drop_idle();
-                        if warm.idle_at().is_none() {
-                            return children.has_idle_watcher.set(false);
-                        }
-                    }
-                }
-            }
-        });
     }
 }
 

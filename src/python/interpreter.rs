@@ -11,11 +11,11 @@ use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::command;
 use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::transient::is_transient;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Environment variable that marks the processes of one task try, or of one child that parses or answers a question, with
@@ -75,7 +75,7 @@ impl Job {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interpreter {
     pub program: PathBuf,
     /// Folder of the small package.
@@ -84,7 +84,7 @@ pub struct Interpreter {
     is_of_environment: bool,
     pub(crate) home: Home,
     /// The options that [`home_options`] returned when the interpreter was prepared.
-    home_options: Arc<Map<String, Value>>,
+    home_options: Map<String, Value>,
     /// True if the environment contains Airflow's own SDK, which then parses and runs the DAGs.
     pub has_airflow_sdk: bool,
 }
@@ -123,7 +123,7 @@ impl Interpreter {
             package,
             is_of_environment: false,
             home: home.clone(),
-            home_options: Arc::new(home_options(home)),
+            home_options: home_options(home),
             has_airflow_sdk: false,
         })
     }
@@ -188,7 +188,7 @@ impl Interpreter {
             let (uv, cache) = environments::uv_for_tasks(&self.home);
             map.insert("uv".to_owned(), uv.to_string_lossy().into());
             map.insert("uv_cache".to_owned(), cache.to_string_lossy().into());
-            map.extend(self.home_options.as_ref().clone());
+            map.extend(self.home_options.clone());
             if self.has_airflow_sdk {
                 // The folder for files that Airflow writes.
                 let folder = self.home.python().join("airflow");
@@ -285,7 +285,7 @@ mod tests {
             program: "/bin/python3".into(),
             package: folder.path().into(),
             is_of_environment: false,
-            home_options: Arc::new(home_options(&home)),
+            home_options: home_options(&home),
             home,
             has_airflow_sdk: false,
         };

@@ -19,6 +19,7 @@ mod parse;
 mod passed_variables;
 mod roots;
 mod scan;
+mod shared_warm;
 mod support;
 mod warm;
 mod wheels;
@@ -39,10 +40,11 @@ pub use parse::{
 pub use passed_variables::environment;
 pub use roots::{DagPlaces, Request, VersionCode, folders, path_in_workspace, roots};
 pub use scan::{LIMITS, Scan, Stamp, Syntax, Unscanned, dag_files, is_dag_file, is_zip, scan};
+pub use shared_warm::SharedWarm;
 pub use support::{
     PLATFORMS as PACKAGE_PLATFORMS, PackageSource, download as download_packages, install as install_packages,
     installed as installed_packages, requirements as package_requirements, verified_wheels,
 };
-pub use warm::Warm;
 pub use wheels::WheelError;
 pub use without_effect::{SettingsUnread, WithoutEffect, settings_without_effect};
+pub use zygote::NO_MARK;

@@ -3,8 +3,8 @@
 
 use super::interpreter::Interpreter;
 use super::notes::{Note, Notes};
-use super::zygote::Zygote;
 use super::zygote::retry::{Failure, RetryState};
+use super::zygote::{Forked, Zygote};
 use leoflow_base::home::Home;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
@@ -67,33 +67,30 @@ impl Warm {
         Self { slots: Vec::new(), large_users: HashSet::new(), max_zygotes, purpose, notes }
     }
 
-    /// Starts a zygote before the first fork. This also compiles our package, so that the first run after an
-    /// installation or an upgrade does not wait for the compilation. A failure is reported at the first fork.
-    pub fn prepare(&mut self, interpreter: &Interpreter) {
-        self.prepare_slot(interpreter, false);
-    }
-
-    /// Like `prepare`, for tasks that use large libraries.
-    pub fn prepare_large(&mut self, interpreter: &Interpreter) {
-        self.prepare_slot(interpreter, true);
-    }
-
-    fn prepare_slot(&mut self, interpreter: &Interpreter, is_large: bool) {
-        let index = self.slot_index(interpreter, is_large);
-        self.evict(index);
-        self.slots[index].prepare();
-    }
-
-    /// Forks a process and returns its pid; `None` if the caller must start a new Python. Starts a missing zygote, and
-    /// waits at most `wait_limit` until it is ready. `usage_key` identifies the task or the file.
+    /// Forks a process; `None` if the caller must start a new Python. Starts a missing zygote, for later forks.
+    /// `usage_key` identifies the task or the file.
     pub async fn fork(
         &mut self,
         interpreter: &Interpreter,
         usage_key: &str,
         request: &Value,
-        descriptors: &[BorrowedFd<'_>],
-        wait_limit: Duration,
-    ) -> Option<i32> {
+        descriptors: [BorrowedFd<'_>; 3],
+    ) -> Option<Forked> {
+        let index = self.slot_for(interpreter, usage_key);
+        let forked = self.slots[index].fork(request, descriptors).await;
+        self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.purpose)).collect());
+        forked
+    }
+
+    /// Starts the zygote for a task or file if it is missing. The future completes when the zygote is ready or has
+    /// failed. `None` if there is nothing to wait for.
+    pub fn loading(&mut self, interpreter: &Interpreter, usage_key: &str) -> Option<impl Future<Output = ()> + use<>> {
+        let index = self.slot_for(interpreter, usage_key);
+        self.slots[index].loading()
+    }
+
+    /// Index of the slot that a task or file forks from. Ends other zygotes so that this one may start.
+    fn slot_for(&mut self, interpreter: &Interpreter, usage_key: &str) -> usize {
         // Airflow's own SDK makes a fork so slow that a large library adds little.
         let is_large = !interpreter.has_airflow_sdk
             && (self.uses_large(usage_key) || self.max_zygotes == 1 && !self.large_users.is_empty());
@@ -102,20 +99,7 @@ impl Warm {
             index = self.slot_index(interpreter, false);
         }
         self.evict(index);
-        let pid = self.slots[index].fork(request, descriptors, wait_limit).await;
-        self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.purpose)).collect());
-        pid
-    }
-
-    /// Starts the zygote of an environment with Airflow's own SDK, because there a cold start takes as long as starting
-    /// a zygote. The future completes when the zygote is ready or has failed. `None` if there is no reason to wait.
-    pub fn worth_waiting_for(&mut self, interpreter: &Interpreter) -> Option<impl Future<Output = ()> + use<>> {
-        if !interpreter.has_airflow_sdk {
-            return None;
-        }
-        let index = self.slot_index(interpreter, false);
-        self.evict(index);
-        self.slots[index].loading()
+        index
     }
 
     /// Index of the slot for an interpreter; adds the slot if it is missing.
@@ -147,39 +131,45 @@ impl Warm {
         self.large_users.contains(usage_key)
     }
 
-    /// Records the libraries that a process imported; later zygotes preload them. Returns `true` the first time that
-    /// this task or file uses a large library.
-    pub fn note_libraries(&mut self, interpreter: &Interpreter, usage_key: &str, libraries: &[String]) -> bool {
+    /// Records the libraries that a process imported; later zygotes preload them.
+    pub fn note_libraries(&mut self, interpreter: &Interpreter, usage_key: &str, libraries: &[String]) {
         let (large, small): (Vec<&String>, Vec<&String>) =
             libraries.iter().partition(|name| LARGE.contains(&name.as_str()));
         if interpreter.has_airflow_sdk {
             // The SDK itself imports the small libraries.
             let index = self.slot_index(interpreter, false);
             self.slots[index].libraries.extend(large.into_iter().cloned());
-            return false;
+            return;
         }
         if !small.is_empty() {
             let index = self.slot_index(interpreter, false);
             self.slots[index].libraries.extend(small.iter().copied().cloned());
         }
         if large.is_empty() {
-            return false;
+            return;
         }
         let index = self.slot_index(interpreter, true);
         self.slots[index].libraries.extend(libraries.iter().cloned());
-        self.large_users.insert(usage_key.to_owned())
+        self.large_users.insert(usage_key.to_owned());
     }
 
-    /// Completes when a zygote has become idle; the caller then calls `drop_idle`.
-    pub async fn idle(&self) {
-        match self.idle_at() {
-            Some(due) => tokio::time::sleep_until(due).await,
-            None => std::future::pending().await,
-        }
+    /// True while no zygote runs.
+    pub fn is_empty(&self) -> bool {
+        self.slots.iter().all(|slot| slot.live.is_none())
+    }
+
+    /// True while failures of zygotes are remembered, which decide when the next one starts.
+    pub fn has_failures(&self) -> bool {
+        self.slots.iter().any(|slot| slot.retry_state != RetryState::default())
+    }
+
+    /// Completes when one of the zygotes that load has loaded or failed; `None` if none loads.
+    pub fn any_loading(&self) -> Option<impl Future<Output = ()> + use<>> {
+        self.slots.iter().find_map(|slot| slot.live.as_ref()?.loading())
     }
 
     /// When the first zygote becomes idle if no process forks from it before; `None` without a loaded zygote.
-    pub(crate) fn idle_at(&self) -> Option<Instant> {
+    pub fn idle_at(&self) -> Option<Instant> {
         self.slots.iter().filter_map(Slot::idle_at).min()
     }
 
@@ -264,17 +254,17 @@ impl Slot {
         live.loaded_at().map(|loaded_at| loaded_at.max(live.last_used) + idle_limit())
     }
 
-    async fn fork(&mut self, request: &Value, descriptors: &[BorrowedFd<'_>], wait_limit: Duration) -> Option<i32> {
+    async fn fork(&mut self, request: &Value, descriptors: [BorrowedFd<'_>; 3]) -> Option<Forked> {
         if !cfg!(target_os = "linux") || self.is_paused() || request.to_string().len() > LARGEST_REQUEST {
             return None;
         }
         self.drop_outdated();
-        match self.try_fork(request, descriptors, wait_limit).await {
-            Ok(pid) => {
-                if let Some(live) = self.live.as_ref().filter(|_| pid.is_some()) {
+        match self.try_fork(request, descriptors).await {
+            Ok(forked) => {
+                if let Some(live) = self.live.as_ref().filter(|_| forked.is_some()) {
                     self.retry_state.succeeded(&live.libraries);
                 }
-                pid
+                forked
             }
             Err(error) => {
                 let libraries = self.live.take().map_or_else(|| self.usable_libraries(), |live| live.libraries.clone());
@@ -285,12 +275,7 @@ impl Slot {
         }
     }
 
-    async fn try_fork(
-        &mut self,
-        request: &Value,
-        descriptors: &[BorrowedFd<'_>],
-        wait_limit: Duration,
-    ) -> io::Result<Option<i32>> {
+    async fn try_fork(&mut self, request: &Value, descriptors: [BorrowedFd<'_>; 3]) -> io::Result<Option<Forked>> {
         let live = match self.live.take() {
             Some(live) => live,
             None => Zygote::start(&self.interpreter, self.usable_libraries())?,
@@ -298,7 +283,7 @@ impl Slot {
         let live = self.live.insert(live);
         live.last_used = Instant::now();
         if !live.is_ready() {
-            let Some(left_out) = live.ready(wait_limit).await? else { return Ok(None) };
+            let Some(left_out) = live.ready()? else { return Ok(None) };
             for (name, reason) in &left_out {
                 self.retry_state.note_left_out(name, reason, Instant::now());
                 live.libraries.remove(name);

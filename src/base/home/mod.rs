@@ -18,6 +18,7 @@ pub use ownership::{check_workspace, foreign};
 pub use resolve::{absolute_workspace, all_instances, all_instances_and_incomplete, option_for, resolve};
 
 use crate::sys::fs::files;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ pub const DELETED_TASK_LOGS: &str = ",deleted";
 pub const LOST_AND_FOUND: &str = "lost+found";
 
 /// A home: the folder with everything that one instance owns. The methods return the paths in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Home {
     root: PathBuf,
 }
@@ -151,6 +152,8 @@ paths! { Home:
     pub notify_socket = run / "notify.sock",
     /// One folder for each running task.
     pub running_tasks = run / "tasks",
+    /// A socket for each keeper, which watches running tasks: PID.sock.
+    pub keepers = run / "keepers",
     /// The id of the datastore that the folders of running tasks belong to; [`RESTORED`] after a restore.
     pub running_tasks_datastore = run / "tasks-datastore",
     /// Current problems of the Pythons of running processes.

@@ -16,7 +16,7 @@ use leoflow_base::sys::fs::disk;
 use leoflow_components::web_ui;
 use leoflow_postgres::schema::{self, SchemaError, embedded};
 use leoflow_postgres::{databases, install, locks};
-use leoflow_processes::agent::TaskFolder;
+use leoflow_processes::keeper::TaskFolder;
 use semver::Version;
 use tokio_postgres::Client;
 

@@ -1,6 +1,6 @@
 //! Decides how an agent adopts the tries of an earlier agent that the datastore records as running. `decide` is pure.
 
-use super::folder::TaskFolder;
+use crate::keeper::TaskFolder;
 use leoflow_base::sys::process::ProcessId;
 use std::io;
 
@@ -15,7 +15,7 @@ pub enum Boot {
     OtherDatastore,
 }
 
-/// From `process.json`: whether a keeper took the try, and whether that keeper is alive.
+/// From `process.json`: whether a keeper took the try, and whether it still runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum KeeperState {
     /// No keeper took the try.
@@ -50,13 +50,18 @@ fn decide(keeper: KeeperState, has_ended: bool, boot: Boot) -> Adoption {
     }
 }
 
-/// Decides from the files of a try; returns its keeper too. An error proves nothing about the try, so the caller
-/// retries later.
-pub fn inspect(folder: &TaskFolder, boot: Boot) -> io::Result<(Adoption, Option<ProcessId>)> {
+/// Decides from the files of a try that none of the connected keepers runs; returns its keeper too. An error proves
+/// nothing about the try, so the caller retries later.
+pub fn inspect(
+    folder: &TaskFolder,
+    boot: Boot,
+    is_connected: impl Fn(&ProcessId) -> bool,
+) -> io::Result<(Adoption, Option<ProcessId>)> {
     let process = folder.keeper()?;
     let keeper = match &process {
         None => KeeperState::Never,
-        Some(process) if process.is_alive() => KeeperState::Alive,
+        // The keeper of an earlier release, which has one task.
+        Some(process) if process.is_alive() && !is_connected(process) => KeeperState::Alive,
         Some(_) => KeeperState::Gone,
     };
     let has_ended = folder.outcome()?.is_some() || folder.result()?.is_some();

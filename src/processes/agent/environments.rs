@@ -7,8 +7,8 @@ use leoflow_base::sys::net::unix_socket;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::instance::claimed::Claimed;
 use leoflow_engine::store::instance::tries;
+use leoflow_python::Interpreter;
 use leoflow_python::environments;
-use leoflow_python::{Interpreter, Warm};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -22,7 +22,7 @@ pub struct Environments {
     home: Home,
     /// Pythons of built environments, by hash.
     interpreters: HashMap<String, Rc<Interpreter>>,
-    /// Tries that wait for an environment or a warm Python.
+    /// Tries that wait for an environment.
     waiting: HashMap<TryKey, Claimed>,
     requests: JoinSet<(TryKey, Option<String>)>,
 }
@@ -65,22 +65,6 @@ impl Environments {
         });
     }
 
-    /// Makes the try wait for a warm Python if a cold start takes seconds, as with Airflow's own SDK; `next` then
-    /// returns the try. Returns `false` when the try can begin now.
-    pub fn wait_for_warm(&mut self, claimed: &Claimed, warm: &mut Warm, interpreter: &Interpreter) -> bool {
-        // A try waits only once: if the warm Python has exited by then, the try starts cold.
-        if claimed.has_waited {
-            return false;
-        }
-        let Some(ready) = warm.worth_waiting_for(interpreter) else { return false };
-        let claimed = Claimed { has_waited: true, ..claimed.clone() };
-        self.enqueue(&claimed, async move {
-            ready.await;
-            None
-        });
-        true
-    }
-
     /// Returns the Python of the environment with this hash, or the plain one without a hash. If the environment is
     /// missing, requests it from the server and returns `None`: the caller calls again later.
     pub fn find_or_request(&mut self, plain: &Rc<Interpreter>, hash: Option<&str>) -> Option<Rc<Interpreter>> {
@@ -114,11 +98,9 @@ impl Environments {
         self.waiting.contains_key(key)
     }
 
-    /// Number of slots that waiting tries take. A try that waits for a warm Python takes one, because it starts soon.
-    /// Tries that wait for an environment take none, except those beyond `tries::SLOTS`.
+    /// Number of slots that waiting tries take: only those beyond `tries::SLOTS`.
     pub fn slots_taken(&self) -> usize {
-        let starting_soon = self.waiting.values().filter(|claimed| claimed.has_waited).count();
-        starting_soon + (self.waiting.len() - starting_soon).saturating_sub(tries::SLOTS)
+        self.waiting.len().saturating_sub(tries::SLOTS)
     }
 
     /// Drops a try that must not run any more. Returns whether it was waiting.

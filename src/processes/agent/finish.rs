@@ -1,18 +1,18 @@
-//! Finishes tries whose keepers are gone: reads their folders, records the outcomes in the datastore and removes the
-//! folders. A failed read proves nothing about the task, so the agent repeats it until it succeeds.
+//! Finishes tries that have ended: reads their folders, records the outcomes in the datastore and removes the folders.
+//! A failed read proves nothing about the task, so the agent repeats it until it succeeds.
 
 use super::adopt::Boot;
-use super::folder::TaskFolder;
 use super::run::{Agent, Running};
 use super::stop::end_orphans;
 use super::try_outcome;
 use super::warm;
+use crate::keeper::{Libraries, TaskFolder};
 use deadpool_postgres::ClientWrapper;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::process::ProcessId;
-use leoflow_base::sys::process::reaper;
+use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::StoreError;
@@ -27,13 +27,15 @@ use tracing::{debug, warn};
 /// Pause before the agent reads a folder again that it could not read.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
 
-/// A try whose keeper has ended.
+/// A try that has ended.
 pub(super) struct EndedTry {
     key: TryKey,
     folder: TaskFolder,
     interpreter: Option<Rc<Interpreter>>,
     /// `None` if no keeper took the try.
-    keeper: Option<ProcessId>,
+    pub(super) keeper: Option<ProcessId>,
+    /// How the keeper ended, if it did so before the try.
+    keeper_exit: Option<Exit>,
     /// The boot in which the try's files were written. After a crash of the machine, their last writes may be missing.
     boot: Boot,
 }
@@ -50,18 +52,21 @@ const RESTORED: &str = "the datastore was restored or cloned while the task ran"
 
 impl EndedTry {
     pub(super) fn adopted(key: &TryKey, folder: &TaskFolder, keeper: Option<ProcessId>, boot: Boot) -> Self {
-        Self { key: key.clone(), folder: folder.clone(), interpreter: None, keeper, boot }
+        Self { key: key.clone(), folder: folder.clone(), interpreter: None, keeper, keeper_exit: None, boot }
+    }
+
+    pub(super) fn of(key: TryKey, Running { folder, keeper, interpreter, .. }: Running) -> Self {
+        Self { key, folder, interpreter, keeper: Some(keeper), keeper_exit: None, boot: Boot::Current }
+    }
+
+    pub(super) fn with_keeper_exit(self, keeper_exit: Option<Exit>) -> Self {
+        Self { keeper_exit, ..self }
     }
 }
 
 impl Agent {
-    /// Handles the end of a try's keeper. Returns the try if it has ended too; `None` if another keeper has the try, or
-    /// if the folder must be read again.
-    pub(super) fn after_keeper_exit(&mut self, key: TryKey, running: Running) -> Option<EndedTry> {
-        let Running { folder, keeper, interpreter, .. } = running;
-        // Reaps the keeper if it is our child; otherwise its own parent does.
-        reaper::ended_child(keeper.pid);
-        let ended_try = EndedTry { key, folder, interpreter, keeper: Some(keeper), boot: Boot::Current };
+    /// Returns the try unless another keeper has it, or its folder must be read again.
+    pub(super) fn after_end(&mut self, ended_try: EndedTry) -> Option<EndedTry> {
         match ended_try.folder.keeper() {
             Ok(Some(other)) if Some(&other) != ended_try.keeper.as_ref() && other.is_alive() => {
                 // Another keeper took the try first.
@@ -77,7 +82,7 @@ impl Agent {
         }
     }
 
-    /// Records how tries ended whose keepers are gone, and removes their folders. Returns true if one has deferred
+    /// Records how tries ended, and removes their folders. Returns true if one has deferred
     /// itself.
     pub(super) async fn record(&mut self, client: &ClientWrapper, finished: Vec<EndedTry>) -> Result<bool, StoreError> {
         let mut ended = Vec::with_capacity(finished.len());
@@ -110,19 +115,19 @@ impl Agent {
 
     /// Reads from the try's folder how the try ended; ends the processes that a killed keeper left.
     async fn read_try_end(&mut self, ended_try: &EndedTry) -> io::Result<TryEnd> {
-        let EndedTry { key, folder, interpreter, boot, .. } = ended_try;
+        let EndedTry { key, folder, interpreter, keeper_exit, boot, .. } = ended_try;
         let outcome = folder.outcome()?;
         let result = folder.result()?;
         if let Some(outcome) = outcome.as_ref().filter(|outcome| outcome.transient && result.is_none()) {
             return Ok(TryEnd::NotBegun(outcome.problem.clone().unwrap_or_default()));
         }
-        let keeper_log = if outcome.is_none() { folder.keeper_log() } else { String::new() };
         if outcome.is_none() {
             if *boot == Boot::Current && result.is_none() && folder.keeper()?.is_none() && folder.spec()?.is_some() {
-                return Ok(TryEnd::NotBegun(format!("failed to start the task: {keeper_log}")));
+                return Ok(TryEnd::NotBegun("failed to start the task: see `leoflow lite logs keeper`".to_owned()));
             }
             let task_folder = folder.clone();
-            if let Err(error) = blocking::run(move || end_orphans(&task_folder)).await {
+            let log = key.log_path(&self.context.home);
+            if let Err(error) = blocking::run(move || end_orphans(&task_folder, &log)).await {
                 warn!("{}: cannot end the task's remaining processes: {error}", folder.path().display());
             }
         }
@@ -132,12 +137,11 @@ impl Agent {
             let ended = Ended::failed(key, Retry::Allowed, Callbacks::Called, RESTORED.to_owned(), now);
             return Ok(TryEnd::Ended(Box::new(ended)));
         }
-        if let (Some(result), Some(interpreter)) = (&result, interpreter)
-            && self.warm.note_libraries(interpreter, &warm::usage_key(key), &result.libraries)
-        {
-            self.warm.prepare_large(interpreter);
+        if let (Some(result), Some(interpreter)) = (&result, interpreter) {
+            let (interpreter, usage_key) = ((**interpreter).clone(), warm::usage_key(key));
+            self.keepers.note_libraries(Libraries { interpreter, usage_key, libraries: result.libraries.clone() });
         }
-        let ended = try_outcome::evaluate(key.clone(), outcome.as_ref(), result, &keeper_log, Timestamp::now());
+        let ended = try_outcome::evaluate(key.clone(), outcome.as_ref(), result, *keeper_exit, Timestamp::now());
         debug!("{}: {}", ended.key, ended.state.as_str());
         Ok(TryEnd::Ended(Box::new(ended)))
     }

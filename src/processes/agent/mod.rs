@@ -1,30 +1,22 @@
-//! The agent: claims task instances, starts a keeper process for each, and records how they ended. It may exit at any
-//! time: tasks run on, and the next agent adopts them.
+//! The agent: claims task instances, has a keeper run them, and records how they ended. It may exit at any time: tasks run
+//! on, and the next agent adopts them.
 
 mod adopt;
 mod environments;
 mod finish;
-mod folder;
-mod keeper;
 mod keepers;
-mod log;
 mod probe;
 mod run;
-mod secrets;
 mod start;
 mod start_backoff;
 mod stop;
 mod take_over;
 mod task_context;
-mod task_files;
 mod triggers;
 mod try_outcome;
 mod warm;
 
-pub use folder::TaskFolder;
-pub use keeper::run as keep_task;
 pub use stop::{end_all, running};
-pub use task_files::TaskResult;
 
 use leoflow_base::config::{self, ConfigError};
 use leoflow_base::home::Home;

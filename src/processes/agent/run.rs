@@ -1,12 +1,13 @@
 //! The agent's main loop: claims, starts and watches tries.
 
 use super::environments::Environments;
-use super::folder::TaskFolder;
-use super::keepers::{self, StoppedKeepers};
+use super::finish::EndedTry;
+use super::keepers::{self, KeeperEvent, Keepers};
 use super::start_backoff::StartBackoff;
 use super::task_context::{TaskContext, Versions};
 use super::triggers::{self, TriggerEvent, Triggers};
 use super::warm::Batch;
+use crate::keeper::{Request, TaskFolder};
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::protocol::child::Notifier;
 use leoflow_base::sys::process::ProcessId;
@@ -17,7 +18,7 @@ use leoflow_engine::store::StoreError;
 use leoflow_engine::store::events::{self, Event};
 use leoflow_engine::store::instance::tries;
 use leoflow_postgres::{Endpoint, PgError};
-use leoflow_python::{Interpreter, SharedInterpreter, Warm};
+use leoflow_python::{Interpreter, SharedInterpreter};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -49,11 +50,11 @@ pub struct Agent {
     pub boot_id: String,
     pub(super) interpreter: SharedInterpreter,
     pub(super) environments: Environments,
-    pub(super) warm: Warm,
+    pub(super) keepers: Keepers,
     pub(super) versions: Versions,
     pub(super) running: HashMap<TryKey, Running>,
-    stopped: StoppedKeepers,
     triggers: Triggers,
+    /// Wait for keepers of earlier releases, which report no events, and for the time to read a folder again.
     watchers: JoinSet<TryKey>,
     /// True once the first warm Python has been prepared.
     is_prepared: bool,
@@ -92,11 +93,10 @@ impl Agent {
         Self {
             interpreter: SharedInterpreter::new(context.home.clone(), python),
             environments: Environments::new(&context.home),
-            warm: Warm::new(&context.home),
+            keepers: Keepers::new(&context.home),
             triggers: Triggers::new(&context.home, context.workspace.clone()),
             context,
             boot_id,
-            stopped: StoppedKeepers::default(),
             versions: Versions::default(),
             running: HashMap::new(),
             watchers: JoinSet::new(),
@@ -153,7 +153,8 @@ impl Agent {
                     self.on_notification(&mut client, payload.as_deref()).await?;
                 }
                 () = tokio::time::sleep(pause), if claimed.locked => {}
-                Some(ended) = self.watchers.join_next() => self.on_keeper_ends(&mut client, ended).await?,
+                event = self.keepers.next() => self.on_keeper_event(&mut client, event).await?,
+                Some(ended) = self.watchers.join_next() => self.on_watched_end(&mut client, ended).await?,
                 Some((claimed, problem)) = self.environments.next() => match problem {
                     None => self.start(&client, &claimed, Batch::Single).await?,
                     Some(reason) => self.fail(&client, &claimed.key, reason).await?,
@@ -161,7 +162,6 @@ impl Agent {
                 event = self.triggers.next() => self.on_trigger_event(&mut client, event).await?,
                 _ = heartbeat.tick(), if !self.running.is_empty() => self.on_heartbeat(&client).await?,
                 () = &mut prepare, if !self.is_prepared => self.prepare_warm().await,
-                () = self.warm.idle() => self.warm.drop_idle(),
                 () = self.start_backoff.due() => self.on_backoff_end(&client).await?,
                 () = tokio::time::sleep_until(last_wake + POLL_INTERVAL) => {
                     last_wake = tokio::time::Instant::now();
@@ -188,25 +188,53 @@ impl Agent {
         }
     }
 
-    /// Records the tries whose keepers have ended: `first`, and those that have ended by now.
-    async fn on_keeper_ends(
+    /// Records the tries that have ended according to `first` and the events that have arrived by now.
+    async fn on_keeper_event(&mut self, client: &mut ClientWrapper, first: KeeperEvent) -> Result<(), StoreError> {
+        let mut ended = Vec::new();
+        let mut next = Some(first);
+        while let Some(event) = next {
+            match event {
+                KeeperEvent::Ended(keeper, folder) => {
+                    ended.extend(
+                        self.remove_running(|running| running.keeper == keeper && running.folder.path() == folder),
+                    );
+                }
+                KeeperEvent::Gone(keeper, exit) => {
+                    self.keepers.disconnect(&keeper);
+                    let tries = self.remove_running(|running| running.keeper == keeper);
+                    ended.extend(tries.into_iter().map(|ended| ended.with_keeper_exit(exit)));
+                }
+                KeeperEvent::Idle(keeper) => self.disconnect_unused(&keeper),
+            }
+            next = self.keepers.try_next();
+        }
+        self.finish(client, ended).await
+    }
+
+    /// Records the try whose watcher has ended.
+    async fn on_watched_end(
         &mut self,
         client: &mut ClientWrapper,
-        first: Result<TryKey, JoinError>,
+        ended: Result<TryKey, JoinError>,
     ) -> Result<(), StoreError> {
-        let mut all_ended = vec![first];
-        while let Some(ended) = self.watchers.try_join_next() {
-            all_ended.push(ended);
-        }
-        // Removes all tries before the first is recorded: if the connection is lost now, the next session finds them by
-        // their folders.
-        let removed: Vec<_> =
-            all_ended.into_iter().flatten().filter_map(|key| self.running.remove_entry(&key)).collect();
-        let ended = removed.into_iter().filter_map(|(key, running)| self.after_keeper_exit(key, running)).collect();
-        if self.record(client, ended).await? {
-            self.refresh_triggers(client).await?;
-        }
-        Ok(())
+        let Ok(ended) = ended else { return Ok(()) };
+        let removed = self.running.remove_entry(&ended).map(|(key, running)| EndedTry::of(key, running));
+        self.finish(client, removed.into_iter().collect()).await
+    }
+
+    /// Removes running tries. All are removed before the first is recorded: if the connection is lost then, the next
+    /// session finds them by their folders.
+    fn remove_running(&mut self, has_ended: impl Fn(&Running) -> bool) -> Vec<EndedTry> {
+        let ended = self.running.extract_if(|_, running| has_ended(running));
+        ended.map(|(key, running)| EndedTry::of(key, running)).collect()
+    }
+
+    async fn finish(&mut self, client: &mut ClientWrapper, ended: Vec<EndedTry>) -> Result<(), StoreError> {
+        let keepers: Vec<ProcessId> = ended.iter().filter_map(|ended| ended.keeper.clone()).collect();
+        let ended = ended.into_iter().filter_map(|ended| self.after_end(ended)).collect();
+        let has_deferred = self.record(client, ended).await?;
+        keepers.iter().for_each(|keeper| self.disconnect_if_earlier(keeper));
+        if has_deferred { self.refresh_triggers(client).await } else { Ok(()) }
     }
 
     async fn on_trigger_event(&mut self, client: &mut ClientWrapper, event: TriggerEvent) -> Result<(), StoreError> {
@@ -227,8 +255,7 @@ impl Agent {
     async fn on_heartbeat(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         let alive: Vec<_> = self.running.iter().map(|(key, running)| (key.clone(), running.keeper.clone())).collect();
         tries::heartbeat(client, &alive).await?;
-        self.stopped
-            .continue_all(self.running.iter().map(|(key, running)| (key, running.folder.path(), &running.keeper)));
+        self.keepers.continue_stopped();
         self.stop_cancelled(client).await
     }
 
@@ -236,7 +263,10 @@ impl Agent {
     async fn prepare_warm(&mut self) {
         self.is_prepared = true;
         if let Ok(interpreter) = self.interpreter.get().await {
-            self.warm.prepare(&interpreter);
+            let request = Request::Prepare { interpreter: Box::new(interpreter), usage_key: String::new() };
+            if let Err(error) = self.keepers.request(&request) {
+                warn!("cannot start a keeper: {error}");
+            }
         }
     }
 
@@ -270,17 +300,35 @@ impl Agent {
         Ok(ClaimResult { started, locked })
     }
 
-    /// Watches a keeper; its end is noticed after the pause, at the earliest.
+    /// Watches a running try. With a pause, or if its keeper reports no events, waits for the pause and the keeper's end.
     pub(super) fn watch(&mut self, key: TryKey, running: Running, pause: Duration) {
-        let watched = running.keeper.clone();
+        let keeper = running.keeper.clone();
         self.running.insert(key.clone(), running);
+        let reports_events = self.keepers.is_connected(&keeper);
+        if reports_events && pause == Duration::ZERO {
+            return;
+        }
         self.watchers.spawn_local(async move {
-            if pause > Duration::ZERO {
-                tokio::time::sleep(pause).await;
+            tokio::time::sleep(pause).await;
+            if !reports_events {
+                keepers::wait_gone(&keeper).await;
             }
-            keepers::wait_for(&watched).await;
             key
         });
+    }
+
+    /// Disconnects from a keeper that has none of the running tries, so that it exits.
+    fn disconnect_unused(&mut self, keeper: &ProcessId) {
+        if !self.running.values().any(|running| running.keeper == *keeper) {
+            self.keepers.disconnect(keeper);
+        }
+    }
+
+    /// Disconnects from the keeper of an earlier agent once the last of its tries has ended.
+    pub(super) fn disconnect_if_earlier(&mut self, keeper: &ProcessId) {
+        if !self.keepers.is_own(keeper) {
+            self.disconnect_unused(keeper);
+        }
     }
 
     /// Stops cancelled and cleared tries, with one request to each keeper.
@@ -291,7 +339,7 @@ impl Agent {
             }
             if let Some(running) = self.running.get_mut(&key).filter(|running| !running.stop_requested) {
                 running.stop_requested = true;
-                keepers::request_stop(&running.keeper);
+                self.keepers.stop(&running.keeper, running.folder.path());
             }
         }
         Ok(())

@@ -1,11 +1,9 @@
-//! Starts a claimed try: prepares it (DAG version, Python, settings, `spec.json`) and starts its keeper, from a warm
-//! Python if possible.
+//! Starts a claimed try: prepares it (DAG version, Python, settings, `spec.json`) and has a keeper run it.
 
-use super::folder::TaskFolder;
-use super::keepers;
 use super::run::{Agent, Running};
 use super::task_context::write_to_log;
 use super::warm::{self, Batch};
+use crate::keeper::TaskFolder;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_base::protocol::task_log::Level;
@@ -22,7 +20,7 @@ use tracing::debug;
 
 /// Why a try is not started.
 enum NotStarted {
-    /// It waits: its environment is being built, or its warm Python is loading.
+    /// It waits: its environment is being built.
     Waits,
     /// It cannot run, for this reason: it fails.
     Impossible(String),
@@ -90,22 +88,19 @@ impl Agent {
                 NotStarted::Waits
             })?,
         };
-        if self.environments.wait_for_warm(claimed, &mut self.warm, &interpreter) {
-            return Err(NotStarted::Waits);
-        }
-        let mut request = self.context.prepare(claimed, &version, &interpreter)?;
-        if self.warm.uses_large(&request.usage_key) && warm::may_set_variables(&version.sources) {
+        let mut start = self.context.prepare(claimed, &version, &interpreter, batch)?;
+        if let Some(warm) = &mut start.warm
+            && self.keepers.has_libraries(&warm.usage_key)
+            && warm::may_set_variables(&version.sources)
+        {
             // Without a usage key, the try gets a zygote without large libraries, and imports them after it has set the
             // variables.
-            request.usage_key.clear();
+            warm.usage_key.clear();
         }
-        let keeper = match warm::start(&mut self.warm, &interpreter, &request, batch).await {
-            Some(keeper) => keeper,
-            None => keepers::start_cold(&request.folder)?,
-        };
+        let folder = TaskFolder::at(start.folder.clone());
+        let keeper = self.keepers.start(start)?;
         debug!("{}: started, keeper {}", claimed.key, keeper.pid);
-        let running = Running::new(request.folder, keeper, Some(interpreter));
-        self.watch(claimed.key.clone(), running, Duration::ZERO);
+        self.watch(claimed.key.clone(), Running::new(folder, keeper, Some(interpreter)), Duration::ZERO);
         Ok(())
     }
 }

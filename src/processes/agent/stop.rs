@@ -1,15 +1,19 @@
 //! Ends all tasks of a home when it is stopped, and the processes that an ended task leaves running.
 
-use super::folder::TaskFolder;
+use crate::keeper::{self, TaskFolder, join_pieces};
 use leoflow_base::home::Home;
 use leoflow_base::sys::process::reaper;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
 use leoflow_python::TASK_MARK;
 use std::io;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Time for tasks to end when the home is stopped: the keepers' grace of five seconds, and a margin.
 const STOP_LIMIT: Duration = Duration::from_secs(8);
+
+/// Time for a keeper to exit once nothing runs and no agent is connected.
+const KEEPER_EXIT_LIMIT: Duration = Duration::from_secs(2);
 
 /// Time for a process to vanish after it was killed; the kernel kills a task's own process together with its keeper.
 const ORPHAN_EXIT_LIMIT: Duration = Duration::from_secs(5);
@@ -29,12 +33,16 @@ fn live_keepers(home: &Home) -> (Vec<(TaskFolder, ProcessId)>, Option<io::Error>
         Vec::new()
     });
     for folder in folders {
-        match folder.keeper() {
+        match keeper_of_running(&folder) {
             Ok(keeper) => live.extend(keeper.filter(ProcessId::is_alive).map(|keeper| (folder, keeper))),
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
     (live, first_error)
+}
+
+fn keeper_of_running(folder: &TaskFolder) -> io::Result<Option<ProcessId>> {
+    if folder.outcome()?.is_some() { Ok(None) } else { folder.keeper() }
 }
 
 /// Ends all tasks of a stopped home, except those whose folders cannot be read. Returns the number of tasks, and the
@@ -52,19 +60,21 @@ pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
     for (folder, _) in &remaining {
         end_now(folder);
     }
+    // Keepers without tasks exit by themselves.
+    for keeper in keeper::running(home) {
+        keeper.wait_gone(KEEPER_EXIT_LIMIT);
+    }
     (count, first_error)
 }
 
-/// Ends the processes that a killed keeper left. The kernel kills the task's own process with its keeper (PDEATHSIG),
-/// but not the processes that the task has started; these are found by the try's mark.
-pub fn end_orphans(folder: &TaskFolder) {
+/// Ends the processes that a killed keeper left, and completes the task's log. The kernel kills the task's own process with
+/// its keeper (PDEATHSIG), but not the processes that the task has started; these are found by the try's mark.
+pub fn end_orphans(folder: &TaskFolder, log: &Path) {
     if let Ok(Some(child)) = folder.child() {
         child.wait_gone(ORPHAN_EXIT_LIMIT);
     }
     end_marked(folder);
-    if let Ok(Some(spec)) = folder.spec() {
-        super::log::join_pieces(&spec.keeper.log, 0);
-    }
+    join_pieces(log, 0);
 }
 
 fn end_marked(folder: &TaskFolder) {
@@ -75,6 +85,14 @@ fn end_marked(folder: &TaskFolder) {
 pub fn end_now(folder: &TaskFolder) {
     if let Ok(Some(keeper)) = folder.keeper() {
         keeper.signal(Signal::Kill);
+    }
+    end_processes(folder);
+}
+
+/// Kills the processes of a try, but not its keeper.
+pub fn end_processes(folder: &TaskFolder) {
+    if let Ok(Some(child)) = folder.child() {
+        child.signal(Signal::Kill);
     }
     end_marked(folder);
 }

@@ -2,11 +2,10 @@
 
 use super::adopt::{self, Adoption, Boot};
 use super::finish::EndedTry;
-use super::folder::TaskFolder;
-use super::keepers;
 use super::run::{Agent, Running};
-use super::stop::end_now;
+use super::stop::{end_now, end_processes};
 use super::warm::Batch;
+use crate::keeper::TaskFolder;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::random;
@@ -29,11 +28,16 @@ impl Agent {
         let is_missing = owner.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         let is_own = is_missing || owner.is_ok_and(|owner| owner == datastore);
         let unfinished = tries::unfinished(client).await?;
+        let kept = self.keepers.attach().await;
         let unfinished_folders: Vec<TaskFolder> =
             unfinished.iter().map(|attempt| TaskFolder::of(&self.context.home, &attempt.claimed.key)).collect();
         for (attempt, folder) in unfinished.iter().zip(&unfinished_folders) {
             let key = &attempt.claimed.key;
             if self.running.contains_key(key) || self.environments.is_waiting(key) {
+                continue;
+            }
+            if let Some(keeper) = kept.get(folder.path()) {
+                self.watch(key.clone(), Running::new(folder.clone(), keeper.clone(), None), Duration::ZERO);
                 continue;
             }
             let is_current = attempt.boot_id.as_deref() == Some(self.boot_id.as_str());
@@ -44,7 +48,7 @@ impl Agent {
                 (true, true) => Boot::Current,
                 (true, false) => Boot::Earlier,
             };
-            let (adoption, keeper) = match adopt::inspect(folder, boot) {
+            let (adoption, keeper) = match adopt::inspect(folder, boot, |keeper| self.keepers.is_connected(keeper)) {
                 Ok(inspected) => inspected,
                 Err(error) => {
                     let reason = format!("{key}: cannot read {}: {error}", folder.path().display());
@@ -57,11 +61,6 @@ impl Agent {
                 (Adoption::Watch, Some(keeper)) => {
                     self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO)
                 }
-                // A spec that is complete or unreadable is not rewritten: a keeper may already be reading it.
-                (Adoption::Start, _) if !matches!(folder.spec(), Ok(None)) => match keepers::start_cold(folder) {
-                    Ok(keeper) => self.watch(key.clone(), Running::new(folder.clone(), keeper, None), Duration::ZERO),
-                    Err(_) => drop(self.record(client, vec![EndedTry::adopted(key, folder, None, boot)]).await?),
-                },
                 (Adoption::Start, _) => {
                     let claimed = Claimed { token: random::hex_256(), ..attempt.claimed.clone() };
                     tries::renew_token(client, key, &claimed.token).await?;
@@ -74,6 +73,7 @@ impl Agent {
             }
         }
         self.remove_obsolete(&unfinished_folders);
+        kept.values().for_each(|keeper| self.disconnect_if_earlier(keeper));
         // Written last: until all tries are taken over, a missing folder proves nothing.
         if (is_missing || !is_own)
             && !self.needs_take_over
@@ -89,10 +89,18 @@ impl Agent {
         let running: Vec<&TaskFolder> = self.running.values().map(|running| &running.folder).collect();
         // Folders that cannot be listed now are removed by a later take-over.
         for folder in TaskFolder::all(&self.context.home).unwrap_or_default() {
-            if !unfinished.contains(&folder) && !running.contains(&&folder) {
-                end_now(&folder);
-                folder.discard();
+            if unfinished.contains(&folder) || running.contains(&&folder) {
+                continue;
             }
+            match folder.keeper() {
+                // It has other tries too.
+                Ok(Some(keeper)) if self.keepers.is_connected(&keeper) => {
+                    self.keepers.stop(&keeper, folder.path());
+                    end_processes(&folder);
+                }
+                _ => end_now(&folder),
+            }
+            folder.discard();
         }
     }
 }

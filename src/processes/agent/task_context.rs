@@ -1,9 +1,7 @@
 //! What all tasks of the agent share: settings, versions of DAGs, and the folders that they are prepared in.
 
-use super::folder::TaskFolder;
-use super::log::TaskLog;
-use super::task_files::{KeeperSpec, Spec};
-use super::warm::{self, Request};
+use super::warm::{self, Batch};
+use crate::keeper::{Spec, Start, TaskFolder, TaskLog, WarmStart};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
 use leoflow_base::sys::process::descriptors::FIRST_PASSED;
@@ -50,8 +48,14 @@ pub struct TaskContext {
 }
 
 impl TaskContext {
-    /// Writes `spec.json`; returns the parameters of the start.
-    pub fn prepare(&self, claimed: &Claimed, version: &Version, interpreter: &Interpreter) -> io::Result<Request> {
+    /// Writes `spec.json`; returns the request to start the try.
+    pub fn prepare(
+        &self,
+        claimed: &Claimed,
+        version: &Version,
+        interpreter: &Interpreter,
+        batch: Batch,
+    ) -> io::Result<Start> {
         let key = &claimed.key;
         let folder = TaskFolder::of(&self.home, key);
         let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
@@ -63,22 +67,24 @@ impl TaskContext {
         // JSON has no other paths either.
         let arguments = interpreter.arguments(Job::Task, &options).into_iter().map(OsString::into_string);
         let arguments = arguments.collect::<Result<_, _>>().map_err(|_| io::ErrorKind::InvalidFilename)?;
-        let env_names = task.map(|task| task.env.keys().cloned().collect()).unwrap_or_default();
-        let spec = Spec {
-            key: key.clone(),
-            keeper: KeeperSpec {
-                program: interpreter.program.clone(),
-                arguments,
-                // A directory that always exists. The task itself changes to its project, which may be on a hanging
-                // mount.
-                folder: self.home.root().to_owned(),
-                log: key.log_path(&self.home),
-                time_limit: task.and_then(|task| task.execution_timeout),
-            },
-            task: self.task_spec(claimed, version, code),
+        let is_cold = task.is_some_and(|task| warm::starts_cold(task.env.keys()));
+        let start = Start {
+            folder: folder.path().to_owned(),
+            program: interpreter.program.clone(),
+            arguments,
+            // A directory that always exists. The task itself changes to its project, which may be on a hanging mount.
+            work_in: self.home.root().to_owned(),
+            log: key.log_path(&self.home),
+            time_limit: task.and_then(|task| task.execution_timeout),
+            warm: (!is_cold).then(|| WarmStart {
+                interpreter: interpreter.clone(),
+                usage_key: warm::usage_key(key),
+                options,
+                is_batch: batch == Batch::Several,
+            }),
         };
-        folder.write_spec(&spec)?;
-        Ok(Request { folder, usage_key: warm::usage_key(key), options, env_names })
+        folder.write_spec(&Spec { key: key.clone(), task: self.task_spec(claimed, version, code) })?;
+        Ok(start)
     }
 
     /// The part of `spec.json` that the Python package reads.

@@ -1,24 +1,24 @@
 //! Derives how a try ended from the files that its keeper and its task wrote. Pure.
 
-use super::task_files::{Cause, Outcome, ResultState, TaskResult};
+use crate::keeper::{Cause, Outcome, ResultState, TaskResult};
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::instance::tries::{Callbacks, Ended, Retry};
 
-/// Derives how a try ended from `outcome.json` and `result.json`, each of which may be missing. `keeper_log` is the
-/// last error that the keeper logged. `now` is the end of a try without an outcome.
+/// Derives how a try ended from `outcome.json` and `result.json`, each of which may be missing. `keeper_exit` is
+/// how the keeper ended, if it ended before the task. `now` is the end of a try without an outcome.
 pub fn evaluate(
     key: TryKey,
     outcome: Option<&Outcome>,
     result: Option<TaskResult>,
-    keeper_log: &str,
+    keeper_exit: Option<Exit>,
     now: Timestamp,
 ) -> Ended {
     let end_date = outcome.map_or(now, |outcome| outcome.ended_at);
     let Some(result) = result else {
-        let reason = reason_without_result(outcome, keeper_log);
+        let reason = reason_without_result(outcome, keeper_exit);
         return Ended::failed(key, Retry::Allowed, Callbacks::Owed, reason, end_date);
     };
     let state = match result.state {
@@ -72,10 +72,12 @@ fn failed(key: TryKey, result: TaskResult, callbacks: Callbacks, cause: Option<C
     Ended { due, rendered, rendered_map_index, ..Ended::failed(key, retry, callbacks, reason, end_date) }
 }
 
-fn reason_without_result(outcome: Option<&Outcome>, keeper_log: &str) -> String {
+fn reason_without_result(outcome: Option<&Outcome>, keeper_exit: Option<Exit>) -> String {
     match outcome {
-        None if keeper_log.is_empty() => "the task's process is gone and left no result".to_owned(),
-        None => format!("the task's process is gone and left no result; its keeper logged: {keeper_log}"),
+        None => match keeper_exit {
+            Some(exit) => format!("the keeper, which watches tasks, ended with {exit}, and the task with it"),
+            None => "the task's process is gone and left no result".to_owned(),
+        },
         Some(Outcome { problem: Some(problem), .. }) => problem.clone(),
         Some(Outcome { cause: Some(cause), .. }) => describe(*cause).to_owned(),
         Some(Outcome { exit: Some(Exit::Code(code)), .. }) => {
@@ -126,7 +128,7 @@ mod tests {
             map_index: None,
             libraries: Vec::new(),
         });
-        let ended = evaluate(key, outcome.as_ref(), result, "", now);
+        let ended = evaluate(key, outcome.as_ref(), result, None, now);
         (ended.state, ended.may_retry, ended.callbacks, ended.outcome.unwrap())
     }
 

@@ -1,10 +1,10 @@
 //! A zygote (warm Python): a Python process of one environment that forks a process for each try or parse, so that the
-//! interpreter starts only once. It is single-threaded and runs no user code; see `package/leoflow/entry/zygote.py`.
+//! interpreter starts only once. The forks are children of this process. It is single-threaded and runs no user code; see `package/leoflow/entry/zygote.py`.
 
 pub(super) mod retry;
 
 use super::interpreter::{Interpreter, Job};
-use leoflow_base::sys::env_vars;
+use leoflow_base::sys::net::listener;
 use leoflow_base::sys::net::seqpacket::SeqPacket;
 use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::reaper;
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -33,14 +33,13 @@ const HANG: Duration = Duration::from_secs(60);
 /// Interval between checks of the processor time.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// Time limit for one fork, which takes a few milliseconds. A late answer is not a failure: until it arrives, new
-/// Pythons start instead. The late fork is harmless: the keeper of a try (the process that watches it) exits unless it
-/// is the first to link `process.json`, and the child of a parse exits because its pipes are closed.
+/// Pythons start instead. The late fork exits, because nothing lets it begin, see [`Forked`].
 const FORK_LIMIT: Duration = Duration::from_secs(2);
 /// Time limit for reading an answer that has already arrived.
 const NO_WAIT: Duration = Duration::from_millis(1);
-/// Placeholder in the zygote's environment, as long as any mark: a fork overwrites it in memory with its own mark, so
+/// The mark of a zygote, in its environment, as long as any other: a fork overwrites it in memory with its own mark, so
 /// that /proc shows the mark.
-const MARK_PLACEHOLDER: &str = "________________________";
+pub const NO_MARK: &str = "________________________";
 
 pub struct Zygote {
     /// Libraries that it preloads. When they change, a new zygote must replace it.
@@ -111,17 +110,29 @@ impl Progress {
     }
 }
 
+/// A process that a zygote has forked, a child of this process. It exits if this value is dropped before [`Self::begin`].
+pub struct Forked {
+    pub pid: i32,
+    gate: OwnedFd,
+}
+
+impl Forked {
+    /// Lets the process begin.
+    pub fn begin(self) -> io::Result<()> {
+        File::from(self.gate).write_all(b"1")
+    }
+}
+
 impl Zygote {
     /// Starts a zygote, which can fork once `ready` returns. Besides our package it imports `libraries`. Its working
     /// directory is the home. Its output goes to our standard error. Must be called on the main thread: PDEATHSIG kills
     /// the zygote when the calling thread ends.
     pub fn start(interpreter: &Interpreter, libraries: BTreeSet<String>) -> io::Result<Self> {
         let (socket, theirs) = SeqPacket::pair()?;
-        let program = File::open(env_vars::running_program())?;
         let errors = io::stderr();
         let options = json!({"folder": interpreter.home.root(), "preload": libraries});
-        let spawn = interpreter.spawn(Job::Zygote, &options, Some(MARK_PLACEHOLDER));
-        let spawn = Spawn { passed: vec![theirs.as_fd(), program.as_fd()], ..spawn };
+        let spawn = interpreter.spawn(Job::Zygote, &options, Some(NO_MARK));
+        let spawn = Spawn { passed: vec![theirs.as_fd()], ..spawn };
         let pid = spawn.start(errors.as_fd()).map_err(io::Error::other)?;
         let (socket, first_message) = (Rc::new(socket), Rc::new(RefCell::new(None)));
         let (receiver, message) = (socket.clone(), first_message.clone());
@@ -143,11 +154,9 @@ impl Zygote {
         })
     }
 
-    /// Waits for the first message, and returns the libraries that the zygote could not preload, each with the reason;
-    /// `None` if the message has not arrived within `limit`, or was returned before.
-    pub async fn ready(&mut self, limit: Duration) -> io::Result<Option<BTreeMap<String, String>>> {
-        // After a timeout the message is missing.
-        let _ = tokio::time::timeout(limit, self.loaded_at.clone().wait_for(Option::is_some)).await;
+    /// Returns the libraries that the zygote could not preload, each with the reason; `None` while it loads, and if this
+    /// was returned before.
+    pub fn ready(&mut self) -> io::Result<Option<BTreeMap<String, String>>> {
         let Some(Ready { path, left_out }) = self.first_message.take().transpose()? else { return Ok(None) };
         self.search_path = Some(path.into_iter().map(|folder| (modified_at(&folder), folder)).collect());
         Ok(Some(left_out))
@@ -178,10 +187,10 @@ impl Zygote {
         })
     }
 
-    /// Sends a fork request (a JSON object, to which this adds an `id`) with the descriptors. Returns the pid of the
-    /// keeper or the child; `None` if the caller must start a new Python although the zygote has not failed: an answer
-    /// is late, or the system has reached its limit of processes.
-    pub async fn fork(&self, request: &Value, descriptors: &[BorrowedFd<'_>]) -> io::Result<Option<i32>> {
+    /// Sends a fork request (a JSON object, to which this adds an `id`) with the descriptors for its standard output,
+    /// standard error and descriptor 3. `None` if the caller must start a new Python although the zygote has not failed:
+    /// an answer is late, or the system has reached its limit of processes.
+    pub async fn fork(&self, request: &Value, descriptors: [BorrowedFd<'_>; 3]) -> io::Result<Option<Forked>> {
         if let Some((id, since)) = self.late_fork.get() {
             match self.answer_to(id, NO_WAIT).await? {
                 // A new Python has started in place of the late fork.
@@ -196,9 +205,11 @@ impl Zygote {
         self.last_id.set(id);
         let mut request = request.clone();
         request["id"] = id.into();
-        self.socket.send(request.to_string().as_bytes(), descriptors).await?;
+        let (their_gate, gate) = listener::pipe()?;
+        let [output, errors, third] = descriptors;
+        self.socket.send(request.to_string().as_bytes(), &[their_gate.as_fd(), output, errors, third]).await?;
         match self.answer_to(id, FORK_LIMIT).await? {
-            Some(Ok(pid)) => Ok(Some(pid)),
+            Some(Ok(pid)) => Ok(Some(Forked { pid, gate })),
             Some(Err(error)) if is_transient(&error) => Ok(None),
             Some(Err(error)) => Err(error),
             None => {
@@ -307,18 +318,21 @@ mod tests {
             let (libraries, search_path) = (BTreeSet::new(), None);
             let zygote =
                 Zygote { libraries, last_used, search_path, socket, pid, loaded_at, first_message, last_id, late_fork };
-            let request = json!({"folder": "f"});
-            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "a late answer does not block the request");
+            let (_reader, pipe) = listener::pipe().unwrap();
+            let request = json!({"job": "task"});
+            let fork =
+                async || Ok::<_, io::Error>(zygote.fork(&request, [pipe.as_fd(); 3]).await?.map(|forked| forked.pid));
+            assert_eq!(fork().await.unwrap(), None, "a late answer does not block the request");
             theirs.send(br#"{"id": 1, "pid": 11}"#, &[]).await.unwrap();
             theirs.send(br#"{"id": 2, "pid": 22}"#, &[]).await.unwrap();
             tokio::task::yield_now().await;
-            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), Some(22));
+            assert_eq!(fork().await.unwrap(), Some(22));
             theirs.send(br#"{"id": 3, "error": "no process", "errno": 11}"#, &[]).await.unwrap();
-            assert_eq!(zygote.fork(&request, &[]).await.unwrap(), None, "a transient error is no failure");
+            assert_eq!(fork().await.unwrap(), None, "a transient error is no failure");
             theirs.send(br#"{"id": 4, "error": "no", "errno": 1}"#, &[]).await.unwrap();
-            assert!(zygote.fork(&request, &[]).await.is_err());
+            assert!(fork().await.is_err());
             drop(theirs);
-            assert!(zygote.fork(&request, &[]).await.is_err());
+            assert!(fork().await.is_err());
         };
         local.run_until(test).await;
     }

@@ -11,7 +11,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 /// Failures of the zygotes of one slot of the pool.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub struct RetryState {
     /// Failures that happened without any library.
     without_libraries: Option<Failure>,

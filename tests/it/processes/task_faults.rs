@@ -1,5 +1,5 @@
-//! Tasks that misbehave, and processes that die or freeze around a healthy task. The agent starts a keeper for each
-//! task, `leoflow … keep-task`, which starts the task and records how it ended.
+//! Tasks that misbehave, and processes that die or freeze around a healthy task. The agent starts a keeper,
+//! `leoflow-keeper`, which starts the tasks and records how they ended.
 
 use crate::support::processes::{self, is_alive, signal};
 use crate::support::{TestHome, states, task, wait_until};
@@ -71,9 +71,10 @@ fn command_line(pid: i32) -> String {
     String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()).replace('\0', " ")
 }
 
-/// Returns the pid of the keeper of the only running task.
+/// Returns the pid of the keeper.
 fn keeper(test: &TestHome) -> i32 {
-    processes::mentioning(test.folder()).into_iter().find(|pid| command_line(*pid).contains("keep-task")).unwrap()
+    let is_keeper = |pid: &i32| command_line(*pid).starts_with("leoflow-keeper");
+    processes::mentioning(test.folder()).into_iter().find(is_keeper).unwrap()
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The Python package: its unit tests, its linter, and its messages to and from Leoflow.
 
 use crate::support::{TestHome, airflow, ruff, wait_until};
-use leoflow::agent::TaskResult;
 use leoflow::engine::model::dag::Structure;
+use leoflow::keeper::TaskResult;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

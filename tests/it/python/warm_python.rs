@@ -20,14 +20,7 @@ def dispositions():
     return {str(one): name.split(" at 0x")[0] for one, name in names.items()}
 
 def keeper():
-    # The parent forks this task and then executes the keeper's program, so the parent's command line changes while this
-    # task runs, and is empty for a moment.
-    for _ in range(1000):
-        arguments = open(f"/proc/{os.getppid()}/cmdline").read().split("\0")[1:]
-        if arguments[:1] == ["keep-task"]:
-            break
-        __import__("time").sleep(0.01)
-    return arguments[:1]
+    return open(f"/proc/{os.getppid()}/cmdline").read().split("\0")[0]
 
 def seen():
     status = open("/proc/self/status").read()
@@ -121,7 +114,7 @@ fn a_task_behaves_the_same_warm_and_cold() {
             }
         }
     }
-    assert_eq!(cold["seen"]["keeper"], json!(["keep-task"]));
+    assert_eq!(cold["seen"]["keeper"], json!("leoflow-keeper"));
     for fact in ["group", "mark", "collects"] {
         assert_eq!(cold["seen"][fact], json!(true), "{fact}");
     }
@@ -131,7 +124,7 @@ fn a_task_behaves_the_same_warm_and_cold() {
     assert_eq!((&cold["done"]["pool"], &cold["done"]["fork"]), (&json!([2, 4]), &json!(3)));
 }
 
-/// Returns the pid of the warm Python of `leoflow-agent` or `leoflow-server`.
+/// Returns the pid of the warm Python of `leoflow-keeper` or `leoflow-server`.
 fn zygote(test: &TestHome, owner: &str) -> Option<i32> {
     let is_of_owner = |pid: &i32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -141,7 +134,7 @@ fn zygote(test: &TestHome, owner: &str) -> Option<i32> {
     mentioning(test.folder()).into_iter().filter(|pid| is_warm_python(*pid)).find(is_of_owner)
 }
 
-const AGENT: &str = "leoflow-agent";
+const KEEPER: &str = "leoflow-keeper";
 const SERVER: &str = "leoflow-server";
 
 /// The beginning of a DAG file: `how` is `warm` or `cold`, by the Python that parses the file.
@@ -194,9 +187,9 @@ fn forked_parses_do_not_affect_one_another() {
 #[test]
 fn a_warm_python_is_prepared_before_any_task_and_ends_idle() {
     let test = TestHome::started_with(&[("LEOFLOW_PREPARE_DELAY", "0")]);
-    wait_until("a warm Python of the agent runs", SOON, || zygote(&test, AGENT).is_some());
+    wait_until("a warm Python of the keeper runs", SOON, || zygote(&test, KEEPER).is_some());
     assert_eq!(test.sql("SELECT count(*) FROM task_try"), "0");
-    wait_until("the idle warm Python of the agent has ended", SOON, || zygote(&test, AGENT).is_none());
+    wait_until("the idle warm Python of the keeper has ended", SOON, || zygote(&test, KEEPER).is_none());
     assert_eq!(test.state(), "healthy");
 }
 
@@ -211,7 +204,7 @@ fn a_killed_warm_python_disturbs_no_task() {
     let run_id = test.trigger("d");
     let folder = test.workspace().join("d");
     wait_until("the task waits", SOON, || folder.join("begun").exists());
-    let pid = zygote(&test, AGENT).expect("a warm Python");
+    let pid = zygote(&test, KEEPER).expect("a warm Python");
     signal(pid, "KILL");
     std::fs::write(folder.join("go on"), "").unwrap();
     let run = test.wait_run("d", &run_id);
@@ -220,7 +213,7 @@ fn a_killed_warm_python_disturbs_no_task() {
         assert_eq!(task(&run, id)["try_number"], 1, "{id}");
     }
     assert_eq!(test.run_dag("d")["state"], "success");
-    assert!(zygote(&test, AGENT).is_some_and(|other| other != pid), "a new warm Python has started");
+    assert!(zygote(&test, KEEPER).is_some_and(|other| other != pid), "a new warm Python has started");
     assert_eq!(test.state(), "healthy");
 }
 

@@ -14,7 +14,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("base", &["counted", "words", "docs", "build_info", "sys", "home", "protocol", "config", "auth", "lib"]),
     ("components", &["archive", "wheel", "web_ui", "lib"]),
     ("engine", &["schedule", "model", "planner", "store", "scheduler", "lib"]),
-    ("processes", &["agent", "supervisor", "lib"]),
+    ("processes", &["keeper", "agent", "supervisor", "lib"]),
     (
         "server",
         &[

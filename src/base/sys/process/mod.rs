@@ -281,6 +281,16 @@ pub fn resident_bytes(pid: i32) -> Option<u64> {
     Some(pages * page as u64)
 }
 
+/// The process group of a process; `None` when it does not exist.
+pub fn group_of(pid: i32) -> Option<i32> {
+    nix::unistd::getpgid(Some(Pid::from_raw(pid))).ok().map(Pid::as_raw)
+}
+
+/// Makes a child the leader of a process group. The child does it too; only the first of the two has an effect.
+pub fn lead_group(child: i32) {
+    let _ = nix::unistd::setpgid(Pid::from_raw(child), Pid::from_raw(child));
+}
+
 /// Signals one process; ignores one that has exited.
 pub fn signal_process(pid: i32, signal: Signal) {
     let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal.to_nix());

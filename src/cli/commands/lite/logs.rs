@@ -18,7 +18,7 @@ pub struct Logs {
     #[arg(long, short = 'n', default_value_t = 50)]
     pub lines: usize,
     /// Only this process's log [default: all]
-    #[arg(value_parser = ["supervisor", "postgres", "migrate", "server", "agent", "upgrade"])]
+    #[arg(value_parser = ["supervisor", "postgres", "migrate", "server", "agent", "keeper", "upgrade"])]
     pub process: Option<String>,
 }
 

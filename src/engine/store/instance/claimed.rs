@@ -36,8 +36,6 @@ from_row! {
         pub reschedules: i32 => reschedules,
         /// How to resume a deferred task; `None` for other tasks.
         pub resumption: Option<Resumption> => triggers::resumption,
-        /// True if the try has waited for a Python process.
-        pub has_waited: bool => |_| Ok::<_, StoreError>(false),
         /// Token with which the task's process authenticates; empty in a row, since the database stores only its hash.
         pub token: String => |_| Ok::<_, StoreError>(String::new()),
     }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use tracing::Level;
 
 /// The processes that have a log, in start order.
-pub const LOG_NAMES: &[&str] = &["supervisor", "postgres", "migrate", "server", "agent", "upgrade"];
+pub const LOG_NAMES: &[&str] = &["supervisor", "postgres", "migrate", "server", "agent", "keeper", "upgrade"];
 
 const SUPERVISOR: &str = "supervisor";
 

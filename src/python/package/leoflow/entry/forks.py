@@ -5,6 +5,8 @@ from __future__ import annotations
 import _signal
 import atexit
 import ctypes
+import errno
+import functools
 import gc
 import os
 import signal
@@ -22,37 +24,85 @@ if TYPE_CHECKING:
 # Environment variable that marks the processes of a try or a child. In a warm Python, its value is as long as any mark.
 MARK = "LEOFLOW_TASK"
 # Options of prctl(2), from linux/prctl.h.
-SET_PARENT_DEATH_SIGNAL, SET_CHILD_SUBREAPER = 1, 36
+SET_PARENT_DEATH_SIGNAL, GET_TID_ADDRESS = 1, 40
+# Flags of clone(2), from linux/sched.h, and its number and the position of `child_tid` by machine.
+CLONE_PARENT, CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID = 0x8000, 0x200000, 0x1000000
+CLONE = {"x86_64": (56, 2), "aarch64": (220, 3)}
 
 # A fork copies each page that it writes to, which takes some microseconds, and Python writes to every object that it
 # uses. So forks use objects that were created before the fork, plain descriptors, and `_signal`, because `signal`
 # creates enumeration members.
 _prctl = ctypes.CDLL(None).prctl
 _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
-# PyDLL keeps the GIL during the call; otherwise another thread could hold it in the child.
-_fork = ctypes.PyDLL(None, use_errno=True).fork
+# PyDLL keeps the GIL during a call; otherwise another thread could hold it in the child.
+_c = ctypes.PyDLL(None, use_errno=True)
+_c.syscall.restype = ctypes.c_long
 set_handler, set_mask = _signal.signal, _signal.pthread_sigmask
 DEFAULT, IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
-BLOCK, SET_MASK = int(signal.SIG_BLOCK), int(signal.SIG_SETMASK)
-SIGTERM, SIGKILL, SIGCHLD, SIGPIPE, SIGALRM = (
-    int(number) for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM))
+SET_MASK = int(signal.SIG_SETMASK)
+SIGKILL, SIGCHLD, SIGPIPE, SIGALRM = (int(number) for number in (signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM))
 # Time limit for functions that a task has registered with `atexit`; that of OpenTelemetry takes up to 30 s.
 EXIT_SECONDS = 60
 
 
-def fork_for_exec() -> int:
-    """Calls fork(2) without Python's fork hooks, which renew locks and random seeds. For a single-threaded child that
-    runs only code of this package and soon forks again or calls exec."""
-    pid = _fork()
+@functools.cache
+def thread_id_address() -> int:
+    """Returns where the C library keeps the main thread's id, which the kernel must renew in a child; 0 if unknown. glibc
+    has told the kernel this address; musl has told it another one."""
+    address = ctypes.c_long(0)
+    if os.uname().machine not in CLONE or _prctl(GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0) != 0:
+        return 0
+    is_thread_id = address.value and ctypes.c_int.from_address(address.value).value == os.getpid()
+    return address.value if is_thread_id else 0
+
+
+def fork_for_parent() -> int:
+    """Like `os.fork()`, but the child is a child of this process's parent: it waits for the child, and the kernel tells it
+    how the child ended. Must be called in a process with one thread."""
+    address = thread_id_address()
+    if not address:
+        return fork_twice()
+    number, position = CLONE[os.uname().machine]
+    arguments = [0] * 4
+    arguments[position] = address
+    flags = CLONE_PARENT | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | SIGCHLD
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = _c.syscall(*(ctypes.c_long(argument) for argument in (number, flags, *arguments)))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
     if pid < 0:
-        error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
     return pid
 
 
-def control(option, argument):
-    """Calls prctl(2) with one argument."""
-    _prctl(option, argument, 0, 0, 0)
+def fork_twice() -> int:
+    """Like `fork_for_parent`, for any C library: the process between ends at once, and this process's parent, which
+    adopts orphans, becomes the child's parent."""
+    reader, writer = os.pipe()
+    between = os.fork()
+    if between == 0:
+        child = None
+        try:
+            child = os.fork()
+            if child:
+                os.write(writer, str(child).encode())
+        finally:
+            # Only the child may return.
+            if child != 0:
+                os._exit(0)
+        os.close(reader)
+        os.close(writer)
+        return 0
+    os.close(writer)
+    answer = os.read(reader, 20)
+    os.close(reader)
+    os.waitpid(between, 0)
+    if not answer:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return int(answer)
 
 
 def stat_fields() -> list[bytes]:
@@ -121,11 +171,10 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
     kills the process when its parent exits. `descriptors` become 0, 1, 2, …."""
     code = 1
     try:
-        control(SET_PARENT_DEATH_SIGNAL, SIGKILL)
+        _prctl(SET_PARENT_DEATH_SIGNAL, SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(code)
         set_handler(SIGPIPE, IGNORED)
-        set_handler(SIGCHLD, DEFAULT)
         set_mask(SET_MASK, ())
         place_descriptors(descriptors)
         os.environ[MARK] = mark

@@ -1,8 +1,8 @@
 """A zygote, or warm Python: a process that has loaded the modules that every task and parse needs. It runs no user code
 and forks a process for each task or parse.
 
-Its owner sends one JSON datagram per request and receives `{"id", "pid"}` or `{"id", "error"}`. The forks run
-`warm_try.py` or `warm_child.py`.
+Its owner, which is its parent, sends one JSON datagram per request and receives `{"id", "pid"}` or `{"id", "error"}`. The
+forks run `warm_fork.py`.
 """
 
 from __future__ import annotations
@@ -11,26 +11,25 @@ import gc
 import importlib
 import json
 import os
-import signal
 import socket
 import sys
 import time
 
 from leoflow.common import real_sdk
 from leoflow.common.reports import PACKAGE, describe
-from leoflow.entry import forks, libraries, warm_child, warm_try
+from leoflow.entry import forks, libraries, warm_fork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Descriptors that the owner passes.
-OWNER, PROGRAM = 3, 4
+# Descriptor of the socket to the owner.
+OWNER = 3
 # Size limit of a request, bytes.
 LARGEST_REQUEST = 1024 * 1024
-# Maximum number of descriptors in a request: those for the output and the result of a child.
-MAX_DESCRIPTORS = 2
+# Number of descriptors in a request.
+DESCRIPTORS = 4
 # Standard modules that most tasks import, and those that this package imports on first use.
 STANDARD = (
     "base64", "concurrent.futures", "copy", "csv", "datetime", "decimal", "functools", "glob", "hashlib", "http.client",
@@ -44,14 +43,9 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
     mark = forks.Mark()
     # Fails at once if this process may not write to its own memory, because no fork could then set its mark.
     mark.write("_" * mark.length)
-    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
-        boot_id = file.read().strip()
     os.chdir(options["folder"])
     time.tzset()
     refuse_threads()
-    # With SIGCHLD ignored, the kernel reaps keepers (the processes that supervise tries), which write their outcomes to
-    # files.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
     # Otherwise the output of imported modules would become output of the forks.
@@ -60,16 +54,13 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
     path = [folder for folder in sys.path if os.path.isdir(folder)]
     owner.send(json.dumps({"ready": True, "path": path, "left_out": options.get("left_out", {})}).encode())
     while True:
-        text, descriptors, _, _ = socket.recv_fds(owner, LARGEST_REQUEST, MAX_DESCRIPTORS)
+        text, descriptors, _, _ = socket.recv_fds(owner, LARGEST_REQUEST, DESCRIPTORS)
         if not text:
             return
         request = json.loads(text)
         try:
-            if "job" in request:
-                warm_child.start(request, mark, owner, descriptors)
-            else:
-                pid = warm_try.start(request, mark, boot_id, PROGRAM)
-                owner.send(json.dumps({"id": request["id"], "pid": pid}).encode())
+            pid = warm_fork.start(request, mark, descriptors)
+            owner.send(json.dumps({"id": request["id"], "pid": pid}).encode())
         except OSError as error:
             owner.send(json.dumps({"id": request["id"], "error": str(error), "errno": error.errno}).encode())
         finally:

@@ -2,38 +2,45 @@
 //! keeper masks these values in the output of the task and of its children.
 
 use super::log::TaskLog;
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use tokio::net::unix::pipe::Receiver;
 
 /// Maximum size of a line, more than any credential needs; longer lines are dropped.
 const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 
 pub struct SecretsPipe {
-    pipe: Option<File>,
+    pipe: Option<Receiver>,
     /// An incomplete last line.
     partial_line: Vec<u8>,
 }
 
 impl SecretsPipe {
-    pub fn new(pipe: File) -> Self {
+    pub fn new(pipe: Receiver) -> Self {
         Self { pipe: Some(pipe), partial_line: Vec::new() }
     }
 
-    /// The descriptor to wait for; `None` once the task has closed the pipe.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.pipe.as_ref().map(AsFd::as_fd)
+    /// The pipe to wait for; `None` once the task has closed it.
+    pub fn pipe(&self) -> Option<&Receiver> {
+        self.pipe.as_ref()
     }
 
     /// Reads all secrets reported so far into the log's masker.
     pub fn read_into(&mut self, log: &mut TaskLog) {
         let mut buffer = [0; 16 * 1024];
-        loop {
-            let Some(pipe) = &mut self.pipe else { return };
-            match pipe.read(&mut buffer) {
+        // The runtime may not know yet that the pipe has data, so the pipe itself is asked last.
+        let mut is_known = true;
+        while let Some(pipe) = &self.pipe {
+            let read = match is_known {
+                true => pipe.try_read(&mut buffer),
+                false => nix::unistd::read(pipe, &mut buffer).map_err(io::Error::from),
+            };
+            match read {
                 Ok(length @ 1..) => self.add_bytes(&buffer[..length], log),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match is_known {
+                    true => is_known = false,
+                    false => return,
+                },
                 Ok(0) | Err(_) => self.pipe = None,
             }
         }

@@ -28,8 +28,6 @@ pub struct TaskFolder(PathBuf);
 /// Bytes reserved for the keeper's outcome and for the task's result; more than an outcome ever needs.
 const RESERVE: usize = 4096;
 const OUTCOME_RESERVE: &str = "outcome.reserve";
-/// Bytes at the end of a keeper's own log that are read for an error message.
-const KEEPER_LOG_BYTES: usize = 2048;
 
 /// Read limit for each file, in bytes; the writers of results enforce lower limits.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
@@ -99,7 +97,6 @@ impl TaskFolder {
     }
 
     /// Takes the try on a file system without hard links: an exclusively created file replaces the link.
-    /// `warm_try.py` does the same.
     fn take_without_links(&self, own_file: &Path) -> io::Result<()> {
         File::create_new(self.file("taken"))?;
         fs::rename(own_file, self.file("process.json"))
@@ -145,13 +142,6 @@ impl TaskFolder {
 
     pub fn result(&self) -> io::Result<Option<TaskResult>> {
         self.read("result.json")
-    }
-
-    /// The last line of the keeper's own log, which explains its failure; empty if there is none.
-    pub(crate) fn keeper_log(&self) -> String {
-        let bytes = fs::read(self.file("keeper.log")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(KEEPER_LOG_BYTES)..]).into_owned();
-        text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
     }
 
     pub fn exists(&self) -> io::Result<bool> {

@@ -8,28 +8,15 @@ use leoflow_engine::store::instance::triggers::Deferral;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 
-/// `spec.json`: a part for the keeper, and the rest for the task.
+/// `spec.json`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Spec {
     #[serde(flatten)]
     pub key: TryKey,
-    pub keeper: KeeperSpec,
     /// Read by the Python package.
     #[serde(flatten)]
     pub task: serde_json::Map<String, serde_json::Value>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-pub struct KeeperSpec {
-    pub program: PathBuf,
-    pub arguments: Vec<String>,
-    /// Working directory.
-    pub folder: PathBuf,
-    pub log: PathBuf,
-    /// The task's execution_timeout in seconds, after which the keeper ends the task.
-    pub time_limit: Option<f64>,
 }
 
 /// `outcome.json`: how the task's process ended, written by the keeper.

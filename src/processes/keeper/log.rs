@@ -190,7 +190,7 @@ impl TaskLog {
     }
 
     /// Writes incomplete lines, joins the parts, and notes how much was dropped.
-    pub fn close(mut self) {
+    pub fn close(&mut self) {
         let mut lines = Vec::new();
         if let Some(record) = self.record.take() {
             self.push_text(&mut lines, Stream::Output, &record);
@@ -202,7 +202,7 @@ impl TaskLog {
             }
         }
         self.write(&lines);
-        drop(self.file);
+        self.file = None;
         join_pieces(&self.path, self.dropped);
     }
 
