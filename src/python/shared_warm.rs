@@ -33,7 +33,7 @@ impl SharedWarm {
     }
 
     /// A pool for DAG files, with one zygote at a time.
-    pub fn for_files(home: &Home) -> Self {
+    pub(crate) fn for_files(home: &Home) -> Self {
         Self::new(Warm::single(home))
     }
 

@@ -1,6 +1,5 @@
 """Loading a project's `.env` before any import, in a new process and in a fork of a warm Python."""
 
-import ctypes
 import errno
 import json
 import os
@@ -17,7 +16,6 @@ import leoflow
 
 ENTRY = Path(leoflow.__file__).parent.parent / "_leoflow_entry.py"
 MARK = "parse-" + "0" * 18
-SET_CHILD_SUBREAPER = 36
 DAG = """
     import time
 
@@ -73,18 +71,18 @@ def read_answer(descriptor):
         return json.loads(pipe.read())
 
 
-def become_subreaper():
-    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
 def parse_in_fork(zygote, options):
     """Parses a file in a fork of the warm Python behind the socket `zygote`."""
     reader, writer = os.pipe()
+    their_gate, gate = os.pipe()
     request = json.dumps({"id": 1, "job": "parse", "mark": MARK, "options": {**options, "descriptor": 3}})
     with open(os.devnull, "wb") as output:
-        socket.send_fds(zygote, [request.encode()], [output.fileno(), writer])
+        socket.send_fds(zygote, [request.encode()], [their_gate, output.fileno(), output.fileno(), writer])
     os.close(writer)
+    os.close(their_gate)
     answer = json.loads(zygote.recv(65536))
+    os.write(gate, b"1")
+    os.close(gate)
     found = read_answer(reader)
     os.waitpid(answer["pid"], 0)
     return found
@@ -108,10 +106,9 @@ class TestProjectEnvironment(unittest.TestCase):
 
     @unittest.skipUnless(sys.platform == "linux", "a warm Python needs Linux")
     def test_in_a_fork_of_a_warm_python(self):
-        become_subreaper()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with tempfile.TemporaryDirectory() as folder, ours:
-            started = python("zygote", {"folder": folder, "preload": []}, [theirs.fileno(), theirs.fileno()])
+            started = python("zygote", {"folder": folder, "preload": []}, [theirs.fileno()])
             theirs.close()
             self.assertTrue(json.loads(ours.recv(65536))["ready"])
             self.check(parse_in_fork(ours, project(Path(folder))))

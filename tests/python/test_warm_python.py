@@ -54,14 +54,13 @@ class TestWarmPython(unittest.TestCase):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = {"folder": str(self.folder), "preload": sorted(libraries), "support": str(self.folder)}
         # `-s -S` hides the packages of this machine.
-        started = processes.python("zygote", options, [theirs.fileno(), theirs.fileno()], "-s", "-S")
+        started = processes.python("zygote", options, [theirs.fileno()], "-s", "-S")
         theirs.close()
         self.addCleanup(started.wait)
         self.addCleanup(ours.close)
         return json.loads(ours.recv(65536)), ours, started.pid
 
     def test_arrows_thread_is_disabled(self):
-        processes.become_subreaper()
         message, ours, _ = self.zygote(numpy="", pandas=LIKE_ARROW)
         self.assertEqual((message["ready"], message["left_out"]), (True, {}))
         (self.folder / "dag.py").write_text(textwrap.dedent(DAG))

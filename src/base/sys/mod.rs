@@ -9,6 +9,7 @@ pub mod env_vars;
 pub mod fs;
 pub mod mutex;
 pub mod net;
+mod poll;
 pub mod process;
 pub mod random;
 pub mod shell;

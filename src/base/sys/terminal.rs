@@ -1,6 +1,6 @@
 //! Reads a secret from the terminal without echo.
 
-use super::process::signals::wait_readable;
+use super::poll::wait_readable;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};

@@ -2,7 +2,7 @@
 //! and deprecates others. A removal or a changed fact needs a deprecation in an earlier release and, from 1.0 on, a new
 //! major version; below 1.0 a new minor version is enough. Pure.
 
-use super::{Change, Contract, Deprecation, Difference, compare};
+use super::{Change, Contract, Deprecation, Difference, Section, compare};
 use semver::Version;
 
 /// Which part of the version number differs from the previous release.
@@ -78,6 +78,8 @@ fn broken_rule(change: &Change, step: Step, old: &Contract, new: &Contract) -> O
         Difference::Added { .. } | Difference::Deprecated(_) => None,
         // Existing calls give the argument.
         Difference::Changed { fact, to, .. } if fact == "required" && to.as_deref() == Some("no") => None,
+        // The purpose of a process is a text for readers; only its name is promised.
+        Difference::Changed { .. } if change.section == Section::Processes => None,
         // A fact that the older contract does not state was not promised.
         Difference::Changed { from: None, .. } => None,
         Difference::Removed { announced, .. } | Difference::Changed { announced, .. } => match step {
@@ -138,7 +140,7 @@ impl std::fmt::Display for Deprecation {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Promise, Section};
+    use super::super::Promise;
     use super::*;
 
     /// A contract with one entry in each of several sections.

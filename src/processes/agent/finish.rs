@@ -2,7 +2,8 @@
 //! A failed read proves nothing about the task, so the agent repeats it until it succeeds.
 
 use super::adopt::Boot;
-use super::run::{Agent, Running};
+use super::run::Agent;
+use super::running::{EndedTry, Running};
 use super::stop::end_orphans;
 use super::try_outcome;
 use super::warm;
@@ -11,34 +12,17 @@ use deadpool_postgres::ClientWrapper;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use leoflow_base::sys::blocking;
-use leoflow_base::sys::process::ProcessId;
-use leoflow_base::sys::process::reaper::Exit;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::tries::{self, Callbacks, Ended, Retry};
-use leoflow_python::Interpreter;
 use std::io;
-use std::rc::Rc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
 /// Pause before the agent reads a folder again that it could not read.
 const REREAD_PAUSE: Duration = Duration::from_secs(1);
-
-/// A try that has ended.
-pub(super) struct EndedTry {
-    key: TryKey,
-    folder: TaskFolder,
-    interpreter: Option<Rc<Interpreter>>,
-    /// `None` if no keeper took the try.
-    pub(super) keeper: Option<ProcessId>,
-    /// How the keeper ended, if it did so before the try.
-    keeper_exit: Option<Exit>,
-    /// The boot in which the try's files were written. After a crash of the machine, their last writes may be missing.
-    boot: Boot,
-}
 
 /// How a try ended, according to its folder.
 enum TryEnd {
@@ -49,20 +33,6 @@ enum TryEnd {
 
 /// The outcome of a try that a restored or cloned datastore calls running.
 const RESTORED: &str = "the datastore was restored or cloned while the task ran";
-
-impl EndedTry {
-    pub(super) fn adopted(key: &TryKey, folder: &TaskFolder, keeper: Option<ProcessId>, boot: Boot) -> Self {
-        Self { key: key.clone(), folder: folder.clone(), interpreter: None, keeper, keeper_exit: None, boot }
-    }
-
-    pub(super) fn of(key: TryKey, Running { folder, keeper, interpreter, .. }: Running) -> Self {
-        Self { key, folder, interpreter, keeper: Some(keeper), keeper_exit: None, boot: Boot::Current }
-    }
-
-    pub(super) fn with_keeper_exit(self, keeper_exit: Option<Exit>) -> Self {
-        Self { keeper_exit, ..self }
-    }
-}
 
 impl Agent {
     /// Returns the try unless another keeper has it, or its folder must be read again.

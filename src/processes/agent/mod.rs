@@ -7,6 +7,7 @@ mod finish;
 mod keepers;
 mod probe;
 mod run;
+mod running;
 mod start;
 mod start_backoff;
 mod stop;

@@ -1,13 +1,13 @@
 //! The agent's main loop: claims, starts and watches tries.
 
 use super::environments::Environments;
-use super::finish::EndedTry;
 use super::keepers::{self, KeeperEvent, Keepers};
+use super::running::{EndedTry, Running};
 use super::start_backoff::StartBackoff;
 use super::task_context::{TaskContext, Versions};
 use super::triggers::{self, TriggerEvent, Triggers};
 use super::warm::Batch;
-use crate::keeper::{Request, TaskFolder};
+use crate::keeper::Request;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::protocol::child::Notifier;
 use leoflow_base::sys::process::ProcessId;
@@ -18,7 +18,7 @@ use leoflow_engine::store::StoreError;
 use leoflow_engine::store::events::{self, Event};
 use leoflow_engine::store::instance::tries;
 use leoflow_postgres::{Endpoint, PgError};
-use leoflow_python::{Interpreter, SharedInterpreter};
+use leoflow_python::SharedInterpreter;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -63,22 +63,6 @@ pub struct Agent {
     pub(super) start_backoff: StartBackoff,
     /// True if the folder of a try that the datastore records as running could not be read.
     pub(super) needs_take_over: bool,
-}
-
-/// A running try.
-pub(super) struct Running {
-    pub(super) folder: TaskFolder,
-    /// The process that keeps the try.
-    pub(super) keeper: ProcessId,
-    /// The Python that runs the try; unknown for an adopted try.
-    pub(super) interpreter: Option<Rc<Interpreter>>,
-    stop_requested: bool,
-}
-
-impl Running {
-    pub(super) fn new(folder: TaskFolder, keeper: ProcessId, interpreter: Option<Rc<Interpreter>>) -> Self {
-        Self { folder, keeper, interpreter, stop_requested: false }
-    }
 }
 
 /// Result of a claim of queued tasks.

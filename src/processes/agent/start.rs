@@ -1,6 +1,7 @@
 //! Starts a claimed try: prepares it (DAG version, Python, settings, `spec.json`) and has a keeper run it.
 
-use super::run::{Agent, Running};
+use super::run::Agent;
+use super::running::Running;
 use super::task_context::write_to_log;
 use super::warm::{self, Batch};
 use crate::keeper::TaskFolder;

@@ -1,8 +1,8 @@
 //! Takes over unfinished tries when an agent starts, or reconnects to the datastore.
 
 use super::adopt::{self, Adoption, Boot};
-use super::finish::EndedTry;
-use super::run::{Agent, Running};
+use super::run::Agent;
+use super::running::{EndedTry, Running};
 use super::stop::{end_now, end_processes};
 use super::warm::Batch;
 use crate::keeper::TaskFolder;

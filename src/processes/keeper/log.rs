@@ -22,7 +22,7 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// once.
 const LONGEST_RECORD: usize = 256 * 1024;
 
-pub struct TaskLog {
+pub(crate) struct TaskLog {
     path: PathBuf,
     /// `None` while the file cannot be opened.
     file: Option<File>,
@@ -49,14 +49,14 @@ enum Segment {
 
 impl TaskLog {
     /// Creates the log, or appends to it.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let mut log = Self::unopened(path);
         log.open_file()?;
         Ok(log)
     }
 
     /// Like `open`, but a failure is only logged: the task runs without its log, and each later line retries.
-    pub fn open_or_later(path: &Path) -> Self {
+    pub(crate) fn open_or_later(path: &Path) -> Self {
         let mut log = Self::unopened(path);
         if let Err(error) = log.open_file() {
             log.note_broken(&error);
@@ -89,12 +89,12 @@ impl TaskLog {
     }
 
     /// Masks a value in all lines from here on.
-    pub fn add_secret(&mut self, secret: &str) {
+    pub(crate) fn add_secret(&mut self, secret: &str) {
         self.secrets.add(secret);
     }
 
     /// Writes bytes of the task's output, which may contain records.
-    pub fn write_output(&mut self, bytes: &[u8]) {
+    pub(crate) fn write_output(&mut self, bytes: &[u8]) {
         let mut lines = Vec::with_capacity(bytes.len() + bytes.len() / 4);
         let mut unread = bytes;
         while !unread.is_empty() {
@@ -121,7 +121,7 @@ impl TaskLog {
     }
 
     /// Writes bytes of the task's standard error.
-    pub fn write_errors(&mut self, bytes: &[u8]) {
+    pub(crate) fn write_errors(&mut self, bytes: &[u8]) {
         let mut lines = Vec::with_capacity(bytes.len() + bytes.len() / 4);
         self.push_text(&mut lines, Stream::Errors, bytes);
         self.write(&lines);
@@ -178,7 +178,7 @@ impl TaskLog {
     }
 
     /// Writes a message of Leoflow itself.
-    pub fn write_message(&mut self, level: Level, text: &str) {
+    pub(crate) fn write_message(&mut self, level: Level, text: &str) {
         let mut lines = Vec::new();
         for line in text.lines() {
             match level {
@@ -190,7 +190,7 @@ impl TaskLog {
     }
 
     /// Writes incomplete lines, joins the parts, and notes how much was dropped.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         let mut lines = Vec::new();
         if let Some(record) = self.record.take() {
             self.push_text(&mut lines, Stream::Output, &record);
@@ -256,7 +256,7 @@ impl TaskLog {
 
 /// Appends the tail pieces to the first part, with a line that says how many bytes were `dropped` between them. Also
 /// completes a log whose writer was killed.
-pub fn join_pieces(path: &Path, dropped: u64) {
+pub(crate) fn join_pieces(path: &Path, dropped: u64) {
     let [current, full] = tail_pieces(path);
     if !current.exists() && !full.exists() {
         return;

@@ -12,9 +12,8 @@ mod task_files;
 mod tries;
 
 pub use folder::TaskFolder;
-pub use log::{TaskLog, join_pieces};
+pub(crate) use log::{TaskLog, join_pieces};
 pub use messages::{Event, Inbox, Libraries, Outbox, Request, Start, WarmStart, split};
-pub use task::OOM_SCORE;
 pub use task_files::{Cause, Outcome, ResultState, Spec, TaskResult};
 
 use leoflow_base::home::Home;

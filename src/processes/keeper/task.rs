@@ -41,7 +41,7 @@ const END_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Time limit for draining the pipes of a task that has ended.
 const DRAIN: Duration = Duration::from_millis(200);
 /// `oom_score_adj` of tasks, proc(5): when memory is short, the kernel kills a task rather than Postgres.
-pub const OOM_SCORE: &str = "500";
+pub(crate) const OOM_SCORE: &str = "500";
 
 /// Time that a task has to clean up after its execution_timeout, before its keeper ends it.
 fn timeout_grace() -> Duration {

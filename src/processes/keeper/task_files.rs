@@ -34,7 +34,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// The outcome of a task that never began: another start may succeed after a transient error.
-    pub fn not_started(error: &io::Error) -> Self {
+    pub(crate) fn not_started(error: &io::Error) -> Self {
         let problem = Some(format!("failed to start the task: {error}"));
         Self { exit: None, ended_at: Timestamp::now(), cause: None, problem, transient: is_transient(error) }
     }

@@ -81,6 +81,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "linked_venv",
             "leftovers",
             "warm",
+            "shared_warm",
             "child",
             "children",
             "parse",

@@ -1,6 +1,6 @@
 //! Waits for changes in folders, without their subfolders (inotify).
 
-use crate::sys::process::signals::wait_readable;
+use crate::sys::poll::wait_readable;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::future::pending;

@@ -29,7 +29,7 @@ pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
 
 /// Takes the descriptors that the parent passed by systemd's protocol, with their names, sd_listen_fds(3). `names` is
 /// the value of `LISTEN_FDNAMES`. May be called only once, because the returned values own the descriptors.
-pub fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
+pub(crate) fn take_passed(count: usize, names: &str) -> io::Result<Vec<(String, OwnedFd)>> {
     let names = names.split(':').chain(std::iter::repeat(""));
     let take = |(number, name): (RawFd, &str)| Ok((name.to_owned(), take_inherited(number)?));
     (FIRST_PASSED..).zip(names).take(count).map(take).collect()

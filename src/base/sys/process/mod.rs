@@ -11,7 +11,6 @@ pub mod process_memory;
 pub mod processor;
 pub mod reaper;
 pub mod replace;
-pub mod signals;
 pub mod spawn;
 mod spawn_image;
 pub mod stdio;

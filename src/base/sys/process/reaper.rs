@@ -65,13 +65,6 @@ fn exit_of(status: WaitStatus) -> Option<(i32, Exit)> {
     }
 }
 
-/// True when there is any child, running or exited.
-pub fn has_children() -> bool {
-    use nix::sys::wait::{Id, waitid};
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    waitid(Id::All, flags) != Err(nix::Error::ECHILD)
-}
-
 /// All children, including adopted ones, that have exited since the last call. Reaps *all* children, so nothing else in
 /// the process may wait for any.
 pub fn ended_children() -> Vec<(i32, Exit)> {

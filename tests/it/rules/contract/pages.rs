@@ -2,8 +2,9 @@
 //! and the processes.
 
 use super::in_repository;
-use leoflow::contract::{Contract, Section};
+use leoflow::contract::{Contract, Deprecation, Section};
 use regex::Regex;
+use semver::Version;
 use std::fs;
 
 pub fn add(contract: &mut Contract) {
@@ -17,16 +18,26 @@ pub fn add(contract: &mut Contract) {
             [("started_by", (*started_by).to_owned()), ("does", (*does).to_owned())],
         );
     }
+    let announced = Deprecation {
+        deprecated_in: Some(Version::new(0, 2, 0)),
+        removed_in: Version::new(0, 3, 0),
+        replacement: Some("leoflow-keeper".to_owned()),
+    };
+    let processes = contract.sections.entry(Section::Processes).or_default();
+    processes.get_mut(FORMER_KEEPER).unwrap().deprecated = Some(announced);
 }
 
+const FORMER_KEEPER: &str = "leoflow keep-task";
+
 /// Processes by the names that `ps` shows.
-const PROCESSES: [(&str, &str, &str); 6] = [
+const PROCESSES: [(&str, &str, &str); 7] = [
     ("leoflow", "`leoflow lite`, `lite start` or the service", "supervises the others"),
     ("postgres", "the supervisor, where the datastore is managed", "keeps the data"),
     ("leoflow-server", "the supervisor", "serves the API and the UI, parses DAG files, schedules"),
-    ("leoflow-agent", "the supervisor", "starts tasks and triggers"),
-    ("leoflow keep-task", "the agent, one for each task", "watches one task and records its end"),
-    ("python", "the server and the agent", "runs DAG files, tasks and triggers"),
+    ("leoflow-agent", "the supervisor", "claims tasks and records their results, starts triggers"),
+    ("leoflow-keeper", "the agent, while tasks run", "starts tasks, writes their logs and records their ends"),
+    (FORMER_KEEPER, "the agent of 0.1", "watches one task that began before the upgrade"),
+    ("python", "the server, the agent and the keeper", "runs DAG files, tasks and triggers"),
 ];
 
 fn page(name: &str) -> String {

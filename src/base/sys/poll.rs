@@ -1,38 +1,12 @@
-//! Signals as readable descriptors, and waiting for several descriptors, for programs without a runtime.
+//! Waits for descriptors without a runtime, poll(2).
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// SIGTERM as a descriptor, blocked for this thread.
-pub struct TerminateSignal(SignalFd);
-
-impl TerminateSignal {
-    /// Blocks the signal. Must be called before other threads start.
-    pub fn take() -> io::Result<Self> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGTERM);
-        set.thread_block()?;
-        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
-    }
-
-    /// True when the signal arrived since the last call.
-    pub fn has_arrived(&self) -> bool {
-        matches!(self.0.read_signal(), Ok(Some(_)))
-    }
-}
-
-impl AsFd for TerminateSignal {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// Waits until a descriptor is readable or at its end, or until the time limit. Returns which of them are.
-pub fn wait_readable<const N: usize>(
+pub(crate) fn wait_readable<const N: usize>(
     descriptors: [Option<BorrowedFd<'_>>; N],
     limit: Option<Duration>,
 ) -> io::Result<[bool; N]> {
