@@ -162,7 +162,7 @@ impl Children {
         let _forking = Forking::begin();
         let request = json!({"job": plan.job.word(), "mark": plan.mark, "options": interpreter.options(&plan.options)});
         let descriptors = [plan.output.as_fd(), plan.output.as_fd(), plan.result.as_fd()];
-        let forked = self.warm.fork(interpreter, file, &request, descriptors).await?;
+        let forked = self.warm.fork(interpreter, file, None, &request, descriptors).await?;
         let child = plan.into_child(forked.pid);
         forked.begin().ok().map(|()| child)
     }

@@ -55,15 +55,35 @@ impl SharedWarm {
         }
     }
 
+    /// Starts the template of a DAG version if it is missing, and waits until it is ready or has failed, at most `limit`;
+    /// then the version gets none. See [`Warm::template_loading`].
+    pub async fn wait_for_template(
+        &self,
+        interpreter: &Interpreter,
+        usage_key: &str,
+        version: i64,
+        options: &Value,
+        limit: Duration,
+    ) {
+        let loading = self.0.pool.lock().await.template_loading(interpreter, usage_key, version, options).await;
+        self.end_idle();
+        if let Some(loading) = loading
+            && timeout(limit, loading).await.is_err()
+        {
+            self.0.pool.lock().await.refuse(version, "its DAG file takes long to import");
+        }
+    }
+
     /// See [`Warm::fork`].
     pub async fn fork(
         &self,
         interpreter: &Interpreter,
         usage_key: &str,
+        version: Option<i64>,
         request: &Value,
         descriptors: [BorrowedFd<'_>; 3],
     ) -> Option<Forked> {
-        let forked = self.0.pool.lock().await.fork(interpreter, usage_key, request, descriptors).await;
+        let forked = self.0.pool.lock().await.fork(interpreter, usage_key, version, request, descriptors).await;
         self.end_idle();
         forked
     }
@@ -77,6 +97,11 @@ impl SharedWarm {
     /// See [`Warm::note_libraries`].
     pub async fn note_libraries(&self, interpreter: &Interpreter, usage_key: &str, libraries: &[String]) {
         self.0.pool.lock().await.note_libraries(interpreter, usage_key, libraries);
+    }
+
+    /// Returns the DAG versions that get no template, each once.
+    pub fn take_refused(&self) -> Vec<i64> {
+        self.0.pool.try_lock().map(|mut pool| pool.take_refused()).unwrap_or_default()
     }
 
     /// True while no zygote runs, and no failure of one must be remembered.

@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{debug, info, warn};
 
 /// A zygote ends after this long without a fork, to save memory.
 fn idle_limit() -> Duration {
@@ -27,6 +27,10 @@ const LARGE: &[&str] = &["numpy", "pandas"];
 /// Maximum number of running zygotes for tasks, of all environments together.
 const MAX_ZYGOTES: usize = 3;
 
+/// Limits of all templates together: their number, and their memory in bytes beyond that of their zygotes.
+const MAX_TEMPLATES: usize = 8;
+const TEMPLATE_BYTES: u64 = 128 << 20;
+
 /// The pool. For each interpreter it has one zygote for most tasks and one for the tasks that use large libraries.
 pub struct Warm {
     slots: Vec<Slot>,
@@ -37,6 +41,9 @@ pub struct Warm {
     /// What the zygotes start, in messages: "tasks" or "DAG files".
     purpose: &'static str,
     notes: Notes,
+    /// The DAG versions that get no template, and those of them that `take_refused` has not returned yet.
+    refused: HashSet<i64>,
+    unreported: Vec<i64>,
 }
 
 /// A zygote, running or not, and the libraries it preloads.
@@ -46,9 +53,18 @@ struct Slot {
     is_large: bool,
     /// `None` while no zygote runs.
     live: Option<Zygote>,
+    /// Zygotes that have run the DAG file of a version.
+    templates: Vec<Template>,
     /// Libraries that earlier processes imported.
     libraries: BTreeSet<String>,
     retry_state: RetryState,
+}
+
+struct Template {
+    version: i64,
+    zygote: Zygote,
+    /// Bytes that it has more than the zygote that it was forked from; 0 while it loads.
+    own_bytes: u64,
 }
 
 impl Warm {
@@ -64,19 +80,34 @@ impl Warm {
 
     fn with_limit(home: &Home, max_zygotes: usize, purpose: &'static str) -> Self {
         let notes = Notes::new(home, "warm");
-        Self { slots: Vec::new(), large_users: HashSet::new(), max_zygotes, purpose, notes }
+        Self {
+            slots: Vec::new(),
+            large_users: HashSet::new(),
+            max_zygotes,
+            purpose,
+            notes,
+            refused: HashSet::new(),
+            unreported: Vec::new(),
+        }
     }
 
     /// Forks a process; `None` if the caller must start a new Python. Starts a missing zygote, for later forks.
-    /// `usage_key` identifies the task or the file.
+    /// `usage_key` identifies the task or the file. A task of this DAG version is forked from its template, if there is
+    /// one.
     pub async fn fork(
         &mut self,
         interpreter: &Interpreter,
         usage_key: &str,
+        version: Option<i64>,
         request: &Value,
         descriptors: [BorrowedFd<'_>; 3],
     ) -> Option<Forked> {
         let index = self.slot_for(interpreter, usage_key);
+        if let Some(version) = version
+            && let Some(forked) = self.fork_from_template(index, version, request, descriptors).await
+        {
+            return Some(forked);
+        }
         let forked = self.slots[index].fork(request, descriptors).await;
         self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.purpose)).collect());
         forked
@@ -87,6 +118,102 @@ impl Warm {
     pub fn loading(&mut self, interpreter: &Interpreter, usage_key: &str) -> Option<impl Future<Output = ()> + use<>> {
         let index = self.slot_for(interpreter, usage_key);
         self.slots[index].loading()
+    }
+
+    /// Starts the template of a DAG version if it is missing and its zygote runs. `options` are those of a try of the
+    /// version. The future completes when the template is ready or has failed. `None` if there is nothing to wait for.
+    pub async fn template_loading(
+        &mut self,
+        interpreter: &Interpreter,
+        usage_key: &str,
+        version: i64,
+        options: &Value,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        if self.refused.contains(&version) {
+            return None;
+        }
+        let index = self.slot_for(interpreter, usage_key);
+        let slot = &mut self.slots[index];
+        slot.drop_outdated();
+        if let Some(template) = slot.templates.iter().find(|template| template.version == version) {
+            return template.zygote.loading();
+        }
+        // An error ends the zygote at the fork that follows.
+        let zygote = slot.zygote()?.fork_template(options).await.ok()??;
+        let loading = zygote.loading();
+        self.make_room();
+        self.slots[index].templates.push(Template { version, zygote, own_bytes: 0 });
+        loading
+    }
+
+    /// Ends the least recently used templates until another one is within the limits.
+    fn make_room(&mut self) {
+        loop {
+            let all = || self.slots.iter().flat_map(|slot| &slot.templates);
+            if all().count() < MAX_TEMPLATES && all().map(|template| template.own_bytes).sum::<u64>() < TEMPLATE_BYTES {
+                return;
+            }
+            let loaded = all().filter(|template| template.zygote.is_ready());
+            let Some(oldest) =
+                loaded.min_by_key(|template| template.zygote.last_used).map(|oldest| oldest.zygote.pid())
+            else {
+                return;
+            };
+            self.slots.iter_mut().for_each(|slot| slot.templates.retain(|template| template.zygote.pid() != oldest));
+        }
+    }
+
+    /// `None` if the version has no template that is ready.
+    async fn fork_from_template(
+        &mut self,
+        index: usize,
+        version: i64,
+        request: &Value,
+        descriptors: [BorrowedFd<'_>; 3],
+    ) -> Option<Forked> {
+        let slot = &mut self.slots[index];
+        let zygote_bytes = slot.live.as_ref().map(Zygote::resident_bytes);
+        let at = slot.templates.iter().position(|template| template.version == version)?;
+        let template = &mut slot.templates[at];
+        if !template.zygote.is_ready() {
+            match template.zygote.ready() {
+                Ok(Some(_)) => {
+                    let own_bytes = |zygote_bytes| template.zygote.resident_bytes().saturating_sub(zygote_bytes);
+                    template.own_bytes = zygote_bytes.map_or(0, own_bytes);
+                }
+                Ok(None) => return None,
+                Err(reason) => {
+                    slot.templates.remove(at);
+                    self.refuse(version, &reason.to_string());
+                    return None;
+                }
+            }
+        }
+        template.zygote.last_used = Instant::now();
+        match template.zygote.fork(request, descriptors).await {
+            Ok(forked) => forked,
+            Err(error) => {
+                debug!("the template of DAG version {version} ends: {error}");
+                slot.templates.remove(at);
+                None
+            }
+        }
+    }
+
+    /// Remembers that a DAG version gets no template.
+    pub fn refuse(&mut self, version: i64, reason: &str) {
+        for slot in &mut self.slots {
+            slot.templates.retain(|template| template.version != version);
+        }
+        if self.refused.insert(version) {
+            self.unreported.push(version);
+            info!("each try of DAG version {version} runs its file again: {reason}");
+        }
+    }
+
+    /// Returns the DAG versions that get no template, each once.
+    pub fn take_refused(&mut self) -> Vec<i64> {
+        std::mem::take(&mut self.unreported)
     }
 
     /// Index of the slot that a task or file forks from. Ends other zygotes so that this one may start.
@@ -116,8 +243,9 @@ impl Warm {
         while self.slots[index].live.is_none()
             && self.slots.iter().filter(|slot| slot.live.is_some()).count() >= self.max_zygotes
         {
-            let loaded = self.slots.iter_mut().filter(|slot| slot.idle_at().is_some());
-            match loaded.min_by_key(|slot| slot.idle_at()) {
+            let idle_at = |slot: &Slot| slot.live.as_ref().and_then(|zygote| zygote.idle_at(idle_limit()));
+            let loaded = self.slots.iter_mut().filter(|slot| idle_at(slot).is_some());
+            match loaded.min_by_key(|slot| idle_at(slot)) {
                 Some(oldest) => oldest.live = None,
                 // All zygotes are still loading and have waiters, so none is ended.
                 None => return,
@@ -155,7 +283,7 @@ impl Warm {
 
     /// True while no zygote runs.
     pub fn is_empty(&self) -> bool {
-        self.slots.iter().all(|slot| slot.live.is_none())
+        self.slots.iter().all(|slot| slot.live.is_none() && slot.templates.is_empty())
     }
 
     /// True while failures of zygotes are remembered, which decide when the next one starts.
@@ -165,28 +293,34 @@ impl Warm {
 
     /// Completes when one of the zygotes that load has loaded or failed; `None` if none loads.
     pub fn any_loading(&self) -> Option<impl Future<Output = ()> + use<>> {
-        self.slots.iter().find_map(|slot| slot.live.as_ref()?.loading())
+        self.slots.iter().flat_map(Slot::zygotes).find_map(Zygote::loading)
     }
 
     /// When the first zygote becomes idle if no process forks from it before; `None` without a loaded zygote.
     pub fn idle_at(&self) -> Option<Instant> {
-        self.slots.iter().filter_map(Slot::idle_at).min()
+        self.slots.iter().flat_map(Slot::zygotes).filter_map(|zygote| zygote.idle_at(idle_limit())).min()
     }
 
     /// Ends idle zygotes. Processes that they forked go on.
     pub fn drop_idle(&mut self) {
+        let is_idle = |zygote: &Zygote| zygote.idle_at(idle_limit()).is_some_and(|due| due <= Instant::now());
         for slot in &mut self.slots {
-            if slot.idle_at().is_some_and(|due| due <= Instant::now()) {
-                slot.live = None;
-            }
+            slot.live.take_if(|zygote| is_idle(zygote));
+            slot.templates.retain(|template| !is_idle(&template.zygote));
         }
     }
 }
 
 impl Slot {
     fn new(interpreter: &Interpreter, is_large: bool) -> Self {
-        let libraries = BTreeSet::new();
-        Self { interpreter: interpreter.clone(), is_large, live: None, libraries, retry_state: RetryState::default() }
+        Self {
+            interpreter: interpreter.clone(),
+            is_large,
+            live: None,
+            templates: Vec::new(),
+            libraries: BTreeSet::new(),
+            retry_state: RetryState::default(),
+        }
     }
 
     fn prepare(&mut self) {
@@ -224,6 +358,7 @@ impl Slot {
 
     /// Ends the zygote if its inputs or installed packages have changed.
     fn drop_outdated(&mut self) {
+        self.templates.retain(|template| !template.zygote.is_out_of_date());
         if self.live.as_ref().is_some_and(Zygote::is_out_of_date) {
             // Libraries that failed before may work with the changed packages.
             (self.live, self.retry_state) = (None, RetryState::default());
@@ -248,47 +383,66 @@ impl Slot {
         no_zygote.into_iter().chain(without_library).collect()
     }
 
-    /// When the zygote becomes idle; `None` without a zygote, and while it loads, because it then has waiters.
-    fn idle_at(&self) -> Option<Instant> {
-        let live = self.live.as_ref()?;
-        live.loaded_at().map(|loaded_at| loaded_at.max(live.last_used) + idle_limit())
+    fn zygotes(&self) -> impl Iterator<Item = &Zygote> {
+        self.live.iter().chain(self.templates.iter().map(|template| &template.zygote))
     }
 
-    async fn fork(&mut self, request: &Value, descriptors: [BorrowedFd<'_>; 3]) -> Option<Forked> {
-        if !cfg!(target_os = "linux") || self.is_paused() || request.to_string().len() > LARGEST_REQUEST {
+    /// The zygote, if it is ready; starts a missing one.
+    fn zygote(&mut self) -> Option<&mut Zygote> {
+        if !cfg!(target_os = "linux") || self.is_paused() {
             return None;
         }
         self.drop_outdated();
-        match self.try_fork(request, descriptors).await {
+        if self.live.is_none() {
+            match Zygote::start(&self.interpreter, self.usable_libraries()) {
+                Ok(zygote) => self.live = Some(zygote),
+                Err(error) => self.fail(&error),
+            }
+        }
+        let zygote = self.live.as_mut()?;
+        zygote.last_used = Instant::now();
+        if !zygote.is_ready() {
+            match zygote.ready() {
+                Ok(None) => return None,
+                Ok(Some(left_out)) => {
+                    for (name, reason) in &left_out {
+                        self.retry_state.note_left_out(name, reason, Instant::now());
+                        zygote.libraries.remove(name);
+                    }
+                }
+                Err(error) => {
+                    self.fail(&error);
+                    return None;
+                }
+            }
+        }
+        self.live.as_mut()
+    }
+
+    async fn fork(&mut self, request: &Value, descriptors: [BorrowedFd<'_>; 3]) -> Option<Forked> {
+        if request.to_string().len() > LARGEST_REQUEST {
+            return None;
+        }
+        let zygote = self.zygote()?;
+        match zygote.fork(request, descriptors).await {
             Ok(forked) => {
-                if let Some(live) = self.live.as_ref().filter(|_| forked.is_some()) {
-                    self.retry_state.succeeded(&live.libraries);
+                if forked.is_some() {
+                    let libraries = zygote.libraries.clone();
+                    self.retry_state.succeeded(&libraries);
                 }
                 forked
             }
             Err(error) => {
-                let libraries = self.live.take().map_or_else(|| self.usable_libraries(), |live| live.libraries.clone());
-                self.retry_state.failed(&libraries, &error.to_string(), Instant::now());
-                warn!("the warm Python of {} failed: {error}; starting cold", self.interpreter.program.display());
+                self.fail(&error);
                 None
             }
         }
     }
 
-    async fn try_fork(&mut self, request: &Value, descriptors: [BorrowedFd<'_>; 3]) -> io::Result<Option<Forked>> {
-        let live = match self.live.take() {
-            Some(live) => live,
-            None => Zygote::start(&self.interpreter, self.usable_libraries())?,
-        };
-        let live = self.live.insert(live);
-        live.last_used = Instant::now();
-        if !live.is_ready() {
-            let Some(left_out) = live.ready()? else { return Ok(None) };
-            for (name, reason) in &left_out {
-                self.retry_state.note_left_out(name, reason, Instant::now());
-                live.libraries.remove(name);
-            }
-        }
-        live.fork(request, descriptors).await
+    /// Records that the zygote has failed.
+    fn fail(&mut self, error: &io::Error) {
+        let libraries = self.live.take().map_or_else(|| self.usable_libraries(), |live| live.libraries.clone());
+        self.retry_state.failed(&libraries, &error.to_string(), Instant::now());
+        warn!("the warm Python of {} failed: {error}; starting cold", self.interpreter.program.display());
     }
 }

@@ -5,7 +5,7 @@ import unittest
 from pathlib import Path
 
 import leoflow
-from leoflow.entry import zygote
+from leoflow.entry.warm import zygote
 from leoflow.sdk import preload
 
 PACKAGE = Path(leoflow.__file__).parent

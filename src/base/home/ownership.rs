@@ -73,8 +73,9 @@ fn is_backup(name: &str) -> bool {
 
 fn is_log(name: &str) -> bool {
     let process = name.split('.').next().unwrap_or_default();
-    let is_ours = ["agent", "lite", "migrate", "operation", "postgres", "server", "start", "supervisor", "upgrade"]
-        .contains(&process);
+    let is_ours =
+        ["agent", "keeper", "lite", "migrate", "operation", "postgres", "server", "start", "supervisor", "upgrade"]
+            .contains(&process);
     is_ours && name[process.len()..].starts_with(".log")
 }
 

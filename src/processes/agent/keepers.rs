@@ -24,7 +24,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(12);
 /// Deadline for a keeper to answer an agent that connects to it.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Size in bytes at which the log of keepers is renamed to `.1`.
-const LOG_LIMIT: u64 = 1024 * 1024;
+const LOG_LIMIT: u64 = 5 * 1024 * 1024;
 /// A keeper that is found stopped in this many checks in a row is killed instead of continued.
 const MAX_CONTINUES: u32 = 3;
 /// Number of tasks whose libraries are remembered.
@@ -36,6 +36,8 @@ const OWN_VARIABLES: &[&str] = &["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "
 pub enum KeeperEvent {
     /// The try in this folder has ended, or this keeper did not take it.
     Ended(ProcessId, PathBuf),
+    /// These DAG versions get no template.
+    Refused(Vec<i64>),
     /// Nothing runs there.
     Idle(ProcessId),
     /// The keeper has exited; its exit is unknown if it was not started by this agent.
@@ -234,6 +236,7 @@ async fn read(process: ProcessId, mut inbox: Inbox, events: UnboundedSender<Keep
         let event = match inbox.receive().await {
             Ok(Some(Event::Ended(folder))) => KeeperEvent::Ended(process.clone(), folder),
             Ok(Some(Event::Idle)) => KeeperEvent::Idle(process.clone()),
+            Ok(Some(Event::Refused(versions))) => KeeperEvent::Refused(versions),
             Ok(Some(Event::Running(_))) => continue,
             Ok(None) => break,
             Err(error) => {

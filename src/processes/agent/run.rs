@@ -78,10 +78,10 @@ impl Agent {
             interpreter: SharedInterpreter::new(context.home.clone(), python),
             environments: Environments::new(&context.home),
             keepers: Keepers::new(&context.home),
-            triggers: Triggers::new(&context.home, context.workspace.clone()),
+            triggers: Triggers::new(&context.home),
+            versions: Versions::new(&context.workspace),
             context,
             boot_id,
-            versions: Versions::default(),
             running: HashMap::new(),
             watchers: JoinSet::new(),
             is_prepared: false,
@@ -188,6 +188,7 @@ impl Agent {
                     let tries = self.remove_running(|running| running.keeper == keeper);
                     ended.extend(tries.into_iter().map(|ended| ended.with_keeper_exit(exit)));
                 }
+                KeeperEvent::Refused(versions) => self.versions.refuse_templates(&versions),
                 KeeperEvent::Idle(keeper) => self.disconnect_unused(&keeper),
             }
             next = self.keepers.try_next();

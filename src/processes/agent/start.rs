@@ -3,7 +3,7 @@
 use super::run::Agent;
 use super::running::Running;
 use super::task_context::write_to_log;
-use super::warm::{self, Batch};
+use super::warm::Batch;
 use crate::keeper::TaskFolder;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -80,7 +80,7 @@ impl Agent {
         let no_version = || NotStarted::Impossible("the task's DAG has no version to run".to_owned());
         let version = self.versions.get(client, claimed.version_id.ok_or_else(no_version)?).await?;
         let plain = self.interpreter.get().await?;
-        let interpreter = match version.environment.as_deref() {
+        let interpreter = match version.version.environment.as_deref() {
             None => Rc::new(plain),
             Some(hash) => self.environments.find(&plain, hash).ok_or_else(|| {
                 let message = "waiting for its environment, which is not on this machine and is being built";
@@ -90,13 +90,15 @@ impl Agent {
             })?,
         };
         let mut start = self.context.prepare(claimed, &version, &interpreter, batch)?;
-        if let Some(warm) = &mut start.warm
-            && self.keepers.has_libraries(&warm.usage_key)
-            && warm::may_set_variables(&version.sources)
-        {
-            // Without a usage key, the try gets a zygote without large libraries, and imports them after it has set the
-            // variables.
-            warm.usage_key.clear();
+        if let Some(warm) = &mut start.warm {
+            if !self.versions.may_have_template(&version) {
+                warm.template = None;
+            }
+            if self.keepers.has_libraries(&warm.usage_key) && version.may_set_variables {
+                // Without a usage key, the try gets a zygote without large libraries, and imports them after it has set
+                // the variables.
+                warm.usage_key.clear();
+            }
         }
         let folder = TaskFolder::at(start.folder.clone());
         let keeper = self.keepers.start(start)?;

@@ -13,29 +13,64 @@ use leoflow_engine::store::instance::claimed::Claimed;
 use leoflow_postgres::GenericClient;
 use leoflow_python::{Interpreter, Job, VersionCode};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tracing::warn;
 
 /// Cache of DAG versions; a version never changes.
-#[derive(Default)]
-pub struct Versions(HashMap<i64, Rc<Version>>);
+pub struct Versions {
+    workspace: PathBuf,
+    cached: HashMap<i64, Rc<LoadedVersion>>,
+    /// Those whose tries cannot share a run of the DAG file.
+    without_template: HashSet<i64>,
+}
+
+/// A DAG version, and what all its tries share.
+pub struct LoadedVersion {
+    pub id: i64,
+    pub version: Version,
+    pub code: VersionCode,
+    /// The content of `code.json`.
+    code_json: Vec<u8>,
+    /// True if the code may set variables that libraries read on import.
+    pub may_set_variables: bool,
+}
 
 const MAX_VERSIONS: usize = 32;
 
 impl Versions {
-    pub async fn get(&mut self, client: &impl GenericClient, id: i64) -> Result<Rc<Version>, StoreError> {
-        if let Some(version) = self.0.get(&id) {
+    pub fn new(workspace: &Path) -> Self {
+        Self { workspace: workspace.to_owned(), cached: HashMap::new(), without_template: HashSet::new() }
+    }
+
+    /// Remembers versions whose tries cannot share a run of the DAG file.
+    pub fn refuse_templates(&mut self, ids: &[i64]) {
+        self.without_template.extend(ids);
+    }
+
+    /// True if tries of this version may share a run of the DAG file.
+    pub fn may_have_template(&self, version: &LoadedVersion) -> bool {
+        !self.without_template.contains(&version.id) && !warm::is_isolated(&version.version.structure)
+    }
+
+    pub async fn get(&mut self, client: &impl GenericClient, id: i64) -> Result<Rc<LoadedVersion>, StoreError> {
+        if let Some(version) = self.cached.get(&id) {
             return Ok(version.clone());
         }
-        let version = Rc::new(versions::version(client, id).await?);
-        if self.0.len() >= MAX_VERSIONS {
-            self.0.clear();
+        let version = versions::version(client, id).await?;
+        let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
+        let code_json =
+            json!({"roots": code.roots, "sources": code.sources, "settings": version.structure.settings}).to_string();
+        let may_set_variables = warm::may_set_variables(&version.sources);
+        let version = LoadedVersion { id, version, code, code_json: code_json.into_bytes(), may_set_variables };
+        let version = Rc::new(version);
+        if self.cached.len() >= MAX_VERSIONS {
+            self.cached.clear();
         }
-        self.0.insert(id, version.clone());
+        self.cached.insert(id, version.clone());
         Ok(version)
     }
 }
@@ -52,13 +87,13 @@ impl TaskContext {
     pub fn prepare(
         &self,
         claimed: &Claimed,
-        version: &Version,
+        loaded: &LoadedVersion,
         interpreter: &Interpreter,
         batch: Batch,
     ) -> io::Result<Start> {
         let key = &claimed.key;
         let folder = TaskFolder::of(&self.home, key);
-        let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
+        let LoadedVersion { version, code, .. } = loaded;
         let task = version.structure.tasks.iter().find(|task| task.task_id == key.instance.task_id);
         let options = interpreter.options(&json!({
             "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.folders,
@@ -68,6 +103,7 @@ impl TaskContext {
         let arguments = interpreter.arguments(Job::Task, &options).into_iter().map(OsString::into_string);
         let arguments = arguments.collect::<Result<_, _>>().map_err(|_| io::ErrorKind::InvalidFilename)?;
         let is_cold = task.is_some_and(|task| warm::starts_cold(task.env.keys()));
+        let has_own_variables = task.is_none_or(|task| !task.env.is_empty());
         let start = Start {
             folder: folder.path().to_owned(),
             program: interpreter.program.clone(),
@@ -81,14 +117,15 @@ impl TaskContext {
                 usage_key: warm::usage_key(key),
                 options,
                 is_batch: batch == Batch::Several,
+                template: (!has_own_variables).then_some(loaded.id),
             }),
         };
-        folder.write_spec(&Spec { key: key.clone(), task: self.task_spec(claimed, version, code) })?;
+        folder.write_spec(&Spec { key: key.clone(), task: self.task_spec(claimed, loaded) }, &loaded.code_json)?;
         Ok(start)
     }
 
     /// The part of `spec.json` that the Python package reads.
-    fn task_spec(&self, claimed: &Claimed, version: &Version, code: VersionCode) -> Map<String, Value> {
+    fn task_spec(&self, claimed: &Claimed, LoadedVersion { version, code, .. }: &LoadedVersion) -> Map<String, Value> {
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
         let spec_json = json!({
             "max_tries": claimed.max_tries,
@@ -108,11 +145,8 @@ impl TaskContext {
             "reschedules": claimed.reschedules,
             "next_method": claimed.resumption.as_ref().map(|next| &next.next_method),
             "next_kwargs": claimed.resumption.as_ref().map(|next| &next.next_kwargs),
-            "settings": version.structure.settings,
             "env": version.structure.tasks.iter().find(|task| task.task_id == claimed.key.instance.task_id).map(|task| &task.env),
-            "roots": code.roots,
             "fileloc": code.file,
-            "sources": code.sources,
             "socket": self.home.api_socket(),
             "token": claimed.token,
             "max_map_length": self.max_map_length,

@@ -1,5 +1,6 @@
 //! Decides whether a try may be forked from a warm Python, and from which.
 
+use leoflow_engine::model::dag::Structure;
 use leoflow_engine::model::keys::TryKey;
 use serde_json::{Map, Value};
 
@@ -26,6 +27,12 @@ pub fn usage_key(key: &TryKey) -> String {
 pub fn may_set_variables(sources: &Map<String, Value>) -> bool {
     let mentions_variable = |text: &str| LIBRARY_VARIABLES.iter().any(|prefix| text.contains(prefix));
     sources.values().filter_map(Value::as_str).any(mentions_variable)
+}
+
+/// True if each try of the DAG runs its file again, by `isolation: fresh` in leoflow.yaml.
+pub fn is_isolated(structure: &Structure) -> bool {
+    let isolation = structure.settings.as_ref().and_then(|settings| settings.get("isolation"));
+    isolation.and_then(Value::as_str) == Some("fresh")
 }
 
 /// True if a task that sets these environment variables needs a new Python.

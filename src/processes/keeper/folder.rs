@@ -70,8 +70,10 @@ impl TaskFolder {
         self.file("began")
     }
 
-    pub(crate) fn write_spec(&self, spec: &Spec) -> io::Result<()> {
+    /// Writes what the task reads: the code of its version, and last the try itself.
+    pub(crate) fn write_spec(&self, spec: &Spec, code: &[u8]) -> io::Result<()> {
         files::create_private_dir(&self.0)?;
+        fs::write(self.file("code.json"), code)?;
         self.write("spec.json", spec)
     }
 

@@ -62,6 +62,8 @@ pub struct WarmStart {
     pub options: Value,
     /// True if several tries start together.
     pub is_batch: bool,
+    /// The id of the DAG version, if a template may run its file once for several tries.
+    pub template: Option<i64>,
 }
 
 /// An event that a keeper reports to the agent.
@@ -72,6 +74,8 @@ pub enum Event {
     Running(Vec<PathBuf>),
     /// The try in this folder has ended, or this keeper did not take it.
     Ended(PathBuf),
+    /// These DAG versions get no template.
+    Refused(Vec<i64>),
     /// No task and no warm Python runs: the keeper exits once the agent disconnects.
     Idle,
 }

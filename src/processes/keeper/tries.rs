@@ -24,6 +24,8 @@ use tracing::warn;
 const BATCH_WAIT: Duration = Duration::from_secs(1);
 /// How long a try waits for a warm Python with Airflow's own SDK: a cold start takes as long as loading one.
 const SDK_WAIT: Duration = Duration::from_secs(600);
+/// Time limit for a template to import its DAG file; tries of slower files import it themselves.
+const TEMPLATE_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Tries {
     context: Rc<Context>,
@@ -100,6 +102,10 @@ impl Tries {
     pub async fn next_event(&mut self) -> Event {
         loop {
             let warm = &self.context.warm;
+            let refused = warm.take_refused();
+            if !refused.is_empty() {
+                return Event::Refused(refused);
+            }
             if !self.was_idle && self.tasks.is_empty() && warm.is_empty() {
                 self.was_idle = true;
                 return Event::Idle;
@@ -150,7 +156,7 @@ impl Context {
         folder.reserve_outcome()?;
         if let Some(warm) = &start.warm {
             tokio::select! {
-                () = self.wait_for_warm(warm) => {}
+                () = self.prepare(warm) => {}
                 () = stop.notified() => return Ok(None),
             }
             if let Some(task) = self.fork(folder, start, warm).await? {
@@ -160,14 +166,20 @@ impl Context {
         RunningTask::start(folder, start).map(Some)
     }
 
-    async fn wait_for_warm(&self, warm: &WarmStart) {
-        let limit = match (warm.interpreter.has_airflow_sdk, warm.is_batch) {
+    /// Waits for a warm Python, and for the template of the DAG version.
+    async fn prepare(&self, WarmStart { interpreter, usage_key, options, is_batch, template }: &WarmStart) {
+        // A single try does not wait, but has a warm Python started for later ones.
+        let limit = match (interpreter.has_airflow_sdk, is_batch) {
             (true, _) => SDK_WAIT,
             (false, true) => BATCH_WAIT,
-            // A single try does not wait, but has a warm Python started for later ones.
-            (false, false) => return,
+            (false, false) => Duration::ZERO,
         };
-        self.warm.wait(&warm.interpreter, &warm.usage_key, limit).await;
+        if limit > Duration::ZERO {
+            self.warm.wait(interpreter, usage_key, limit).await;
+        }
+        if let Some(version) = template {
+            self.warm.wait_for_template(interpreter, usage_key, *version, options, TEMPLATE_WAIT).await;
+        }
     }
 
     /// Forks the task from a warm Python; `None` if it must start cold.
@@ -176,7 +188,8 @@ impl Context {
         let request = json!({
             "job": "task", "mark": folder.mark(), "options": warm.options, "oom_score": super::task::OOM_SCORE,
         });
-        let forked = self.warm.fork(&warm.interpreter, &warm.usage_key, &request, ends.as_fds()).await;
+        let WarmStart { interpreter, usage_key, template, .. } = warm;
+        let forked = self.warm.fork(interpreter, usage_key, *template, &request, ends.as_fds()).await;
         let Some(forked) = forked else { return Ok(None) };
         let task = RunningTask::new(folder, start, forked.pid, pipes);
         // Fails if the process was killed meanwhile, which is then its end.

@@ -44,7 +44,7 @@ def load(job, options, here):
     elif job == "triggers":
         from leoflow.entry.triggers import main
     elif job == "zygote":
-        from leoflow.entry.zygote import main
+        from leoflow.entry.warm.zygote import main
     elif job == "shell":
         from leoflow.entry.shell import main
     elif job == "survey":

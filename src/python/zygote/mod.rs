@@ -1,5 +1,5 @@
 //! A zygote (warm Python): a Python process of one environment that forks a process for each try or parse, so that the
-//! interpreter starts only once. The forks are children of this process. It is single-threaded and runs no user code; see `package/leoflow/entry/zygote.py`.
+//! interpreter starts only once. The forks are children of this process. It is single-threaded and runs no user code; see `package/leoflow/entry/warm/zygote.py`.
 
 pub(super) mod retry;
 
@@ -134,6 +134,25 @@ impl Zygote {
         let spawn = interpreter.spawn(Job::Zygote, &options, Some(NO_MARK));
         let spawn = Spawn { passed: vec![theirs.as_fd()], ..spawn };
         let pid = spawn.start(errors.as_fd()).map_err(io::Error::other)?;
+        Ok(Self::connected(socket, pid, libraries))
+    }
+
+    /// Forks a template: a zygote that runs the DAG file of a version and forks the tries of its tasks. `ready` returns
+    /// the reason if the version gets none. See `package/leoflow/entry/warm/template.py`.
+    pub async fn fork_template(&self, options: &Value) -> io::Result<Option<Self>> {
+        let (socket, theirs) = SeqPacket::pair()?;
+        let null = File::options().write(true).open("/dev/null")?;
+        let errors = io::stderr();
+        let request = json!({"job": "template", "mark": NO_MARK, "options": options});
+        let Some(forked) = self.fork(&request, [null.as_fd(), errors.as_fd(), theirs.as_fd()]).await? else {
+            return Ok(None);
+        };
+        let template = Self::connected(socket, forked.pid, self.libraries.clone());
+        forked.begin()?;
+        Ok(Some(template))
+    }
+
+    fn connected(socket: SeqPacket, pid: i32, libraries: BTreeSet<String>) -> Self {
         let (socket, first_message) = (Rc::new(socket), Rc::new(RefCell::new(None)));
         let (receiver, message) = (socket.clone(), first_message.clone());
         let (loaded, loaded_at) = watch::channel(None);
@@ -141,7 +160,7 @@ impl Zygote {
             *message.borrow_mut() = Some(receive_ready(&receiver, pid).await);
             loaded.send_replace(Some(Instant::now()));
         });
-        Ok(Self {
+        Self {
             libraries,
             last_used: Instant::now(),
             search_path: None,
@@ -151,7 +170,21 @@ impl Zygote {
             first_message,
             last_id: Cell::new(0),
             late_fork: Cell::new(None),
-        })
+        }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Resident memory in bytes, also that which it shares with other processes.
+    pub fn resident_bytes(&self) -> u64 {
+        process::resident_bytes(self.pid).unwrap_or_default()
+    }
+
+    /// When it becomes idle after this time without a fork; `None` while it loads, because it then has waiters.
+    pub fn idle_at(&self, limit: Duration) -> Option<Instant> {
+        self.loaded_at().map(|loaded_at| loaded_at.max(self.last_used) + limit)
     }
 
     /// Returns the libraries that the zygote could not preload, each with the reason; `None` while it loads, and if this

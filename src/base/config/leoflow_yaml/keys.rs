@@ -33,6 +33,12 @@ pub const PROJECT: &[ProjectKey] = &[
         "The absolute path of the project's folder in a container image, such as `/opt/airflow`: imports and tasks see the \
          project's folder there.",
     ),
+    key(
+        "isolation",
+        "shared or fresh",
+        "`fresh` runs the DAG file again for each try. By default, tries that follow one another share one run of a file, if \
+         that makes no difference.",
+    ),
     key("dependencies", "list of texts", "Python packages of the environment, as requirements: `pandas>=2`."),
     key("additional_dependencies", "list of texts", "Python packages in addition to those that another file lists."),
     key(

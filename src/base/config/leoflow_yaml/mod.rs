@@ -148,6 +148,10 @@ impl<'a> Reader<'a> {
                 let expected = "an absolute path with at least two parts, such as /opt/airflow";
                 self.or_problem(path, name, format!("{name}: {} is not {expected}", show(value)))
             }
+            "isolation" => {
+                let word = value.as_str().filter(|word| ["shared", "fresh"].contains(word));
+                self.or_problem(word, name, format!("{name}: {} is not shared or fresh", show(value)))
+            }
             "exclude_newer" => self.date_or_time(name, value),
             "tags"
             | "dependencies"

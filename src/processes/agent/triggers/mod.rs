@@ -18,7 +18,6 @@ use leoflow_python::{Interpreter, VersionCode, installed_packages};
 use serde_json::json;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -58,7 +57,6 @@ struct Failures {
 
 pub struct Triggers {
     home: Home,
-    workspace: PathBuf,
     /// Triggers of deferred tasks, by id.
     waiting: HashMap<i64, Waiting>,
     /// Watchers of assets, by their negated ids, so that they never equal a trigger's id.
@@ -74,11 +72,10 @@ pub struct Triggers {
 }
 
 impl Triggers {
-    pub fn new(home: &Home, workspace: PathBuf) -> Self {
+    pub fn new(home: &Home) -> Self {
         let (event_sender, events) = channel(EVENT_BUFFER);
         Self {
             home: home.clone(),
-            workspace,
             waiting: HashMap::new(),
             watchers: HashMap::new(),
             unstored_events: VecDeque::new(),
@@ -115,9 +112,8 @@ impl Triggers {
         for (id, version_id) in self.add(waiting, watchers) {
             let version = versions.get(client, version_id).await?;
             // The environment is still being built. The trigger's timeout counts meanwhile.
-            let Some(python) = interpreter(version.environment.as_deref()) else { continue };
-            let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
-            self.start_unless_failing(id, &python, &code);
+            let Some(python) = interpreter(version.version.environment.as_deref()) else { continue };
+            self.start_unless_failing(id, &python, &version.code);
         }
         Ok(())
     }

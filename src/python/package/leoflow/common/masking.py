@@ -60,6 +60,10 @@ def mask(value):
             pass
 
 
+def has_secrets() -> bool:
+    return bool(_secrets)
+
+
 def is_maskable(value):
     return len(value) >= SHORTEST and value.lower() != "airflow"
 

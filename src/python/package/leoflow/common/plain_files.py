@@ -29,12 +29,17 @@ RESERVE_BYTES = 4096
 def read(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        parts = []
-        while part := os.read(descriptor, CHUNK_BYTES):
-            parts.append(part)
-        return b"".join(parts)
+        return read_descriptor(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_descriptor(descriptor: int) -> bytes:
+    """Reads to the end of a file."""
+    parts = []
+    while part := os.read(descriptor, CHUNK_BYTES):
+        parts.append(part)
+    return b"".join(parts)
 
 
 def retry_transient(label: str, attempt: Callable[[], Any]) -> Any:

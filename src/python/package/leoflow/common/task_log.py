@@ -70,9 +70,9 @@ def to_terminal(record: dict[str, Any]) -> None:
 def to_keeper() -> Callable[[dict[str, Any]], None]:
     """Sets up the log of a task's process; returns the function that writes a record to its stdout, in order with other
     output. Text written to `sys.stderr` and Python's warnings become records, too."""
-    global _sink, _stderr
+    global _sink, _stderr, _descriptor
     # The task may redirect its stdout.
-    descriptor = os.dup(1)
+    descriptor = _descriptor = os.dup(1)
     # A long record takes several writes, which must not mix with those of other threads. The lock is reentrant, because
     # a signal handler may log during a write.
     locks = [threading.RLock()]
@@ -88,6 +88,11 @@ def to_keeper() -> Callable[[dict[str, Any]], None]:
     sys.stderr = io.TextIOWrapper(_stderr, encoding="utf-8", errors="backslashreplace", write_through=True)
     redirect_warnings(sink)
     return sink
+
+
+def reconnect() -> None:
+    """In a fork of a process that has called `to_keeper`: writes records to the present stdout."""
+    os.dup2(1, _descriptor, inheritable=False)
 
 
 def finish() -> None:

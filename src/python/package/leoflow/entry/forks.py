@@ -166,9 +166,10 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object]) -> NoReturn:
+def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object], has_user_code: bool = False) -> NoReturn:
     """In a fork: makes the process like a new one with the same modules loaded, runs `work`, and exits. The kernel
-    kills the process when its parent exits. `descriptors` become 0, 1, 2, …."""
+    kills the process when its parent exits. `descriptors` become 0, 1, 2, …. `has_user_code` is true in a fork of a
+    template."""
     code = 1
     try:
         _prctl(SET_PARENT_DEATH_SIGNAL, SIGKILL, 0, 0, 0)
@@ -178,8 +179,9 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         set_mask(SET_MASK, ())
         place_descriptors(descriptors)
         os.environ[MARK] = mark
-        # The exit functions of the warm Python must not run in this process.
-        atexit._clear()
+        if not has_user_code:
+            # The exit functions of the warm Python must not run in this process.
+            atexit._clear()
         loading.begin()
         gc.enable()
         libraries.forked_from_warm = True

@@ -10,30 +10,13 @@ from leoflow.common import leoflow_server, local_modules, real_sdk
 from leoflow.common.hints import packages
 from leoflow.common.reports import clean, explain
 from leoflow.common.settings import airflow_settings, image_folder, secrets_backend
-from leoflow.entry import backends, dotenv, libraries
+from leoflow.entry import backends, dotenv, libraries, reads
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-
-def note_reads(workspace, is_existing):
-    """Installs an audit hook that adds to `is_existing` each workspace file that is opened for reading, and whether it
-    exists."""
-
-    def hook(event, arguments):
-        if event != "open" or not isinstance(arguments[0], (str, bytes)) or len(is_existing) >= 1000:
-            return
-        _, mode, flags = arguments
-        reads = "r" in mode if mode else (flags or 0) & (os.O_ACCMODE | os.O_DIRECTORY) == os.O_RDONLY
-        path = workspace.own_path(os.path.abspath(os.fsdecode(arguments[0])))
-        # Paths that are not valid Unicode cannot be reported.
-        if reads and workspace.owns(path) and "site-packages" not in path and clean(path) == path:
-            is_existing.setdefault(path, os.path.isfile(path))
-
-    sys.addaudithook(hook)
 
 
 def structures_of(workspace, path, settings, is_validation):
@@ -70,7 +53,7 @@ def sends_email(task):
 def parse(path, roots, settings, enter=Workspace.enter, is_validation=False):
     workspace = Workspace(roots)
     is_existing = {}
-    note_reads(workspace, is_existing)
+    reads.note(workspace, is_existing)
     enter(workspace)
     workspace.install()
     # With errors in `.env`, the DAGs would run with missing or truncated values, so they are not loaded.
@@ -116,7 +99,8 @@ def main(options: dict[str, Any]) -> None:
 
     def enter(workspace):
         workspace.enter()
-        libraries.restart_if_too_late(environment, "parse", options)
+        if libraries.is_too_late(environment, options):
+            libraries.restart(environment, "parse", options)
 
     result = parse(options["path"], options["roots"], options.get("settings"), enter, options.get("is_validation"))
     if os.getpid() != own_pid:

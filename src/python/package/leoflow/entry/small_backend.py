@@ -78,15 +78,20 @@ def email_problem() -> str | None:
     return None
 
 
-def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str) -> Try:
-    """Loads the task; returns the try, ready to run."""
+def load(spec: dict[str, Any], workspace: Workspace) -> list[DAG]:
+    """Returns the DAGs of the file of a try."""
+    parsing_context.set_parsing_context(spec["dag_id"], spec["task_id"])
+    return dags_of(workspace, spec["fileloc"], spec.get("settings"))
+
+
+def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str, dags: list[DAG] | None = None) -> Try:
+    """Returns the try, ready to run. `dags` are those of `load`, if it was called before."""
     from leoflow.running.context import build_context
     from leoflow.running.task_api import TaskApi
     from leoflow.running.task_try import Try
     from leoflow.running.xcoms import TaskXComs
 
-    parsing_context.set_parsing_context(spec["dag_id"], spec["task_id"])
-    for dag in dags_of(workspace, spec["fileloc"], spec.get("settings")):
+    for dag in load(spec, workspace) if dags is None else dags:
         if dag.dag_id == spec["dag_id"]:
             for problem in workspace.plugin_problems:
                 task_log.log_event("error", task_log.OWN, problem)

@@ -17,35 +17,59 @@ from leoflow.running.keeper_pipe import send_secrets_to
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
-def main(options: dict[str, Any]) -> None:
+def begin(options: dict[str, Any]) -> dict[str, Any]:
+    """Prepares the process for the user's code; returns the description of the try, with the code of its DAG version."""
     loading.begin()
     prepare(support=options.get("support"))
-    own_pid = os.getpid()
     fork_signals.reset_handlers()
     folder = options["folder"]
-    spec_file, reserved = os.path.join(folder, "spec.json"), os.path.join(folder, "result.reserve")
-    spec = json.loads(plain_files.retry_transient("spec.json", lambda: plain_files.read(spec_file)))
-    plain_files.reserve(reserved)
-    leoflow_server.configure(spec["socket"], spec["token"])
-    error_hint.find_newer_package = leoflow_server.has_newer_package
+    return {**read_file(folder, "spec.json"), **read_file(folder, "code.json")}
+
+
+def read_file(folder, name):
+    path = os.path.join(folder, name)
+    return json.loads(plain_files.retry_transient(name, lambda: plain_files.read(path)))
+
+
+def enter_workspace(spec: dict[str, Any], options: dict[str, Any], restart: Callable[..., None]) -> Workspace:
+    """Sets the variables of the project and the task. Calls `restart` if something has read them already."""
     workspace = Workspace(spec["roots"], spec["sources"])
     environment = dict(os.environ)
     workspace.enter()
     os.environ.update(spec.get("env") or {})
-    libraries.restart_if_too_late(environment, "task", options)
-    sink = task_log.to_keeper()
+    if libraries.is_too_late(environment, options):
+        restart(environment, "task", options)
+    return workspace
+
+
+def main(options: dict[str, Any], template: Any = None) -> None:
+    """Runs the try. In a fork of a template (`warm/template.py`), the DAG file has run already."""
+    own_pid = os.getpid()
+    folder = options["folder"]
+    spec = begin(options) if template is None else read_file(folder, "spec.json")
+    reserved = os.path.join(folder, "result.reserve")
+    plain_files.reserve(reserved)
+    leoflow_server.configure(spec["socket"], spec["token"])
+    error_hint.find_newer_package = leoflow_server.has_newer_package
+    if template is None:
+        workspace = enter_workspace(spec, options, libraries.restart)
+        sink = task_log.to_keeper()
+    else:
+        workspace = template.workspace
     if "secrets" in options:
         send_secrets_to(options["secrets"])
     attempt = None
     try:
-        # Precedes the import of Airflow, whose settings may name a class of the project.
-        workspace.install()
         backend = backends.current()
-        backend.begin_log(sink)
-        attempt = backend.begin_try(spec, workspace, folder)
+        if template is None:
+            # Precedes the import of Airflow, whose settings may name a class of the project.
+            workspace.install()
+            backend.begin_log(sink)
+        attempt = backend.begin_try(spec, workspace, folder, template and template.dags)
     except BaseException as error:
         log_error(error, "Failed to import the DAG file")
         problem = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"

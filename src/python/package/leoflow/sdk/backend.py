@@ -61,11 +61,17 @@ def email_problem() -> str | None:
     return None if is_installed else f"{package} is not installed: {how_to_add(package)}"
 
 
-def begin_try(spec: dict[str, Any], workspace: Any, folder: str) -> task_try.Try:
-    """Loads the task; returns the try, ready to run."""
+def load(spec: dict[str, Any], workspace: Any) -> list[DAG]:
+    """Returns the DAGs of the file of a try."""
+    install_if(spec.get("settings"))
+    return dags_of(workspace, spec["fileloc"], spec.get("settings"))
+
+
+def begin_try(spec: dict[str, Any], workspace: Any, folder: str, dags: list[DAG] | None = None) -> task_try.Try:
+    """Returns the try, ready to run. `dags` are those of `load`, if it was called before."""
 
     def make_dag():
-        for dag in dag_file.dags_of(workspace, spec["fileloc"], spec.get("settings")):
+        for dag in dag_file.dags_of(workspace, spec["fileloc"], spec.get("settings")) if dags is None else dags:
             if dag.dag_id == spec["dag_id"]:
                 return dag
         raise AirflowException(f"{spec['fileloc']} no longer defines the DAG {spec['dag_id']!r}")

@@ -43,6 +43,11 @@ def show_if(settings: dict[str, Any] | None) -> None:
         problem = folder, getattr(error, "strerror", None) or str(error)
 
 
+def is_in_use() -> bool:
+    """True if the settings have an `image_folder`."""
+    return bool(_shown or problem)
+
+
 def warnings() -> list[str]:
     """Returns a warning about a project whose folder cannot be shown."""
     return [f"image_folder {folder} has no effect on this machine: {reason}" for folder, reason in filter(None, [problem])]

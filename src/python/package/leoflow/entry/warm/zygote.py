@@ -2,7 +2,7 @@
 and forks a process for each task or parse.
 
 Its owner, which is its parent, sends one JSON datagram per request and receives `{"id", "pid"}` or `{"id", "error"}`. The
-forks run `warm_fork.py`.
+forks run `forked.py`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import time
 
 from leoflow.common import real_sdk
 from leoflow.common.reports import PACKAGE, describe
-from leoflow.entry import forks, libraries, warm_fork
+from leoflow.entry import forks, libraries
+from leoflow.entry.warm import forked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from leoflow.entry.warm.template import Template
 
 # Descriptor of the socket to the owner.
 OWNER = 3
@@ -38,13 +41,11 @@ STANDARD = (
 )
 
 
-def serve(owner: socket.socket, options: dict[str, Any]) -> None:
-    """Serves requests until the owner closes the socket."""
+def serve(owner: socket.socket, jobs: dict[str, forked.Run], left_out: dict[str, str], template: Template | None = None) -> None:
+    """Serves requests for these jobs until the owner closes the socket."""
     mark = forks.Mark()
     # Fails at once if this process may not write to its own memory, because no fork could then set its mark.
     mark.write("_" * mark.length)
-    os.chdir(options["folder"])
-    time.tzset()
     refuse_threads()
     gc.collect()
     gc.freeze()
@@ -52,20 +53,57 @@ def serve(owner: socket.socket, options: dict[str, Any]) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     path = [folder for folder in sys.path if os.path.isdir(folder)]
-    owner.send(json.dumps({"ready": True, "path": path, "left_out": options.get("left_out", {})}).encode())
+    owner.send(json.dumps({"ready": True, "path": path, "left_out": left_out}).encode())
     while True:
         text, descriptors, _, _ = socket.recv_fds(owner, LARGEST_REQUEST, DESCRIPTORS)
         if not text:
             return
         request = json.loads(text)
         try:
-            pid = warm_fork.start(request, mark, descriptors)
+            if template is not None and not template.is_current():
+                raise OSError("a file that the DAG file reads has changed")
+            pid = forked.start(request, mark, descriptors, jobs[request["job"]], template is not None)
             owner.send(json.dumps({"id": request["id"], "pid": pid}).encode())
         except OSError as error:
             owner.send(json.dumps({"id": request["id"], "error": str(error), "errno": error.errno}).encode())
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+
+def run_task(options):
+    from leoflow.entry.task import main
+
+    main(options)
+
+
+def run_parse(options):
+    from leoflow.entry.parse import main
+
+    main(options)
+
+
+def run_ask(options):
+    from leoflow.entry.ask import main
+
+    main(options)
+
+
+def become_template(options):
+    from leoflow.entry.warm.template import Refused, Template
+
+    owner = socket.socket(fileno=OWNER)
+    os.set_inheritable(OWNER, False)
+    try:
+        template = Template(options)
+    except Refused as refused:
+        owner.send(json.dumps({"error": str(refused)}).encode())
+    else:
+        serve(owner, {"task": template.run_try}, {}, template)
+    os._exit(0)
+
+
+JOBS = {"task": run_task, "parse": run_parse, "ask": run_ask, "template": become_template}
 
 
 def main(options: dict[str, Any], compile_again: Callable[[EOFError], None]) -> None:
@@ -78,7 +116,9 @@ def main(options: dict[str, Any], compile_again: Callable[[EOFError], None]) -> 
         except EOFError as error:
             os.set_inheritable(OWNER, True)
             compile_again(error)
-        serve(owner, options)
+        os.chdir(options["folder"])
+        time.tzset()
+        serve(owner, JOBS, options.get("left_out", {}))
     except Exception as error:
         owner.send(json.dumps({"error": describe(error)}).encode())
         raise
@@ -142,7 +182,8 @@ def own_modules():
         return
     for layer in ("common", "authoring", "running"):
         yield from modules_below(os.path.join(PACKAGE, "leoflow", layer), f"leoflow.{layer}")
-    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "small_backend", "structure"))
+    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "reads", "small_backend", "structure"))
+    yield from ("leoflow.entry.warm.import_time", "leoflow.entry.warm.template")
     yield "airflow.sdk"
 
 
