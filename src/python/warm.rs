@@ -103,12 +103,13 @@ impl Warm {
         descriptors: [BorrowedFd<'_>; 3],
     ) -> Option<Forked> {
         let index = self.slot_for(interpreter, usage_key);
-        if let Some(version) = version
-            && let Some(forked) = self.fork_from_template(index, version, request, descriptors).await
-        {
-            return Some(forked);
+        let mut forked = None;
+        if let Some(version) = version {
+            forked = self.fork_from_template(index, version, request, descriptors).await;
         }
-        let forked = self.slots[index].fork(request, descriptors).await;
+        if forked.is_none() {
+            forked = self.slots[index].fork(request, descriptors).await;
+        }
         self.notes.set(self.slots.iter().flat_map(|slot| slot.notes(self.purpose)).collect());
         forked
     }

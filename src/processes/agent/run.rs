@@ -6,7 +6,6 @@ use super::running::{EndedTry, Running};
 use super::start_backoff::StartBackoff;
 use super::task_context::{TaskContext, Versions};
 use super::triggers::{self, TriggerEvent, Triggers};
-use super::warm::Batch;
 use crate::keeper::Request;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::protocol::child::Notifier;
@@ -140,7 +139,7 @@ impl Agent {
                 event = self.keepers.next() => self.on_keeper_event(&mut client, event).await?,
                 Some(ended) = self.watchers.join_next() => self.on_watched_end(&mut client, ended).await?,
                 Some((claimed, problem)) = self.environments.next() => match problem {
-                    None => self.start(&client, &claimed, Batch::Single).await?,
+                    None => self.start(&client, &claimed).await?,
                     Some(reason) => self.fail(&client, &claimed.key, reason).await?,
                 },
                 event = self.triggers.next() => self.on_trigger_event(&mut client, event).await?,
@@ -275,9 +274,8 @@ impl Agent {
         let all_claimed = tries::claim(client, capacity, &self.boot_id, random::hex_256).await?;
         let started = all_claimed.len();
         self.has_claimed |= started > 0;
-        let batch = if started > 1 { Batch::Several } else { Batch::Single };
         for claimed in all_claimed {
-            self.start(client, &claimed, batch).await?;
+            self.start(client, &claimed).await?;
         }
         // `claim` skips rows that a clear or the end of a run has locked, and no NOTIFY announces the unlock, so the
         // caller retries.

@@ -3,7 +3,6 @@
 use super::run::Agent;
 use super::running::Running;
 use super::task_context::write_to_log;
-use super::warm::Batch;
 use crate::keeper::TaskFolder;
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -51,13 +50,8 @@ impl From<io::Error> for NotStarted {
 
 impl Agent {
     /// Starts a try, or fails it if it cannot start.
-    pub(super) async fn start(
-        &mut self,
-        client: &ClientWrapper,
-        claimed: &Claimed,
-        batch: Batch,
-    ) -> Result<(), StoreError> {
-        match self.try_start(client, claimed, batch).await {
+    pub(super) async fn start(&mut self, client: &ClientWrapper, claimed: &Claimed) -> Result<(), StoreError> {
+        match self.try_start(client, claimed).await {
             Ok(()) | Err(NotStarted::Waits) => Ok(()),
             Err(NotStarted::Impossible(reason)) => self.fail(client, &claimed.key, reason).await,
             Err(NotStarted::NotNow(reason)) => self.requeue_try(client, &claimed.key, reason).await,
@@ -76,7 +70,7 @@ impl Agent {
         Ok(())
     }
 
-    async fn try_start(&mut self, client: &ClientWrapper, claimed: &Claimed, batch: Batch) -> Result<(), NotStarted> {
+    async fn try_start(&mut self, client: &ClientWrapper, claimed: &Claimed) -> Result<(), NotStarted> {
         let no_version = || NotStarted::Impossible("the task's DAG has no version to run".to_owned());
         let version = self.versions.get(client, claimed.version_id.ok_or_else(no_version)?).await?;
         let plain = self.interpreter.get().await?;
@@ -89,7 +83,7 @@ impl Agent {
                 NotStarted::Waits
             })?,
         };
-        let mut start = self.context.prepare(claimed, &version, &interpreter, batch)?;
+        let mut start = self.context.prepare(claimed, &version, &interpreter)?;
         if let Some(warm) = &mut start.warm {
             if !self.versions.may_have_template(&version) {
                 warm.template = None;

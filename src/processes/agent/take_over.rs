@@ -4,7 +4,6 @@ use super::adopt::{self, Adoption, Boot};
 use super::run::Agent;
 use super::running::{EndedTry, Running};
 use super::stop::{end_now, end_processes};
-use super::warm::Batch;
 use crate::keeper::TaskFolder;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::sys::fs::files;
@@ -64,7 +63,7 @@ impl Agent {
                 (Adoption::Start, _) => {
                     let claimed = Claimed { token: random::hex_256(), ..attempt.claimed.clone() };
                     tries::renew_token(client, key, &claimed.token).await?;
-                    self.start(client, &claimed, Batch::Single).await?;
+                    self.start(client, &claimed).await?;
                 }
                 (_, keeper) => {
                     let ended_try = EndedTry::adopted(key, folder, keeper, boot);

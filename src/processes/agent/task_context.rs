@@ -1,6 +1,6 @@
 //! What all tasks of the agent share: settings, versions of DAGs, and the folders that they are prepared in.
 
-use super::warm::{self, Batch};
+use super::warm;
 use crate::keeper::{Spec, Start, TaskFolder, TaskLog, WarmStart};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
@@ -84,13 +84,7 @@ pub struct TaskContext {
 
 impl TaskContext {
     /// Writes `spec.json`; returns the request to start the try.
-    pub fn prepare(
-        &self,
-        claimed: &Claimed,
-        loaded: &LoadedVersion,
-        interpreter: &Interpreter,
-        batch: Batch,
-    ) -> io::Result<Start> {
+    pub fn prepare(&self, claimed: &Claimed, loaded: &LoadedVersion, interpreter: &Interpreter) -> io::Result<Start> {
         let key = &claimed.key;
         let folder = TaskFolder::of(&self.home, key);
         let LoadedVersion { version, code, .. } = loaded;
@@ -116,7 +110,6 @@ impl TaskContext {
                 interpreter: interpreter.clone(),
                 usage_key: warm::usage_key(key),
                 options,
-                is_batch: batch == Batch::Several,
                 template: (!has_own_variables).then_some(loaded.id),
             }),
         };

@@ -10,13 +10,6 @@ const STARTUP_VARIABLES: &[&str] = &["LANG", "LC_", "LD_", "MALLOC_", "PYTHON"];
 pub const LIBRARY_VARIABLES: &[&str] =
     &["ARROW_", "BLIS_", "GOTO_", "JE_ARROW_", "MKL_", "NPY_", "NUMEXPR_", "OMP_", "OPENBLAS_", "PANDAS_", "VECLIB_"];
 
-/// Whether other tries start together with one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Batch {
-    Single,
-    Several,
-}
-
 /// The key of a task under which the libraries that it uses are remembered.
 pub fn usage_key(key: &TryKey) -> String {
     format!("{} {}", key.instance.run.dag_id, key.instance.task_id)

@@ -42,24 +42,26 @@ pub struct Leftovers {
 /// Reaps those that have ended.
 pub fn find(pid: i32, mark: &str, siblings: &Siblings) -> Leftovers {
     let is_last = siblings.count.get() <= 1;
+    let is_in_group = |child| is_last || process::group_of(child) == Some(pid);
     let mut found = Leftovers { pids: Vec::new(), is_settled: true };
-    for child in process::children_and_zombies() {
-        if siblings.pids.borrow().contains(&child) {
-            continue;
-        }
-        let child_mark = process::variable_of(child, TASK_MARK);
-        // Checked after the mark was read, which a process that exits does not show.
-        if process::is_zombie(child) {
-            reaper::ended_child(child);
-            found.is_settled = false;
-        } else if process::has_begun_to_exit(child) {
-            found.is_settled = false;
-        } else {
-            let is_own = child_mark.as_deref() == Some(mark) || process::group_of(child) == Some(pid);
-            // A warm Python, and its fork that has not begun, have the mark of no try.
-            if is_own || is_last && child_mark.as_deref() != Some(NO_MARK) {
-                found.pids.push(child);
+    let others: Vec<i32> = {
+        let tasks = siblings.pids.borrow();
+        process::children_and_zombies().into_iter().filter(|child| !tasks.contains(child)).collect()
+    };
+    for child in others {
+        match process::variable_of(child, TASK_MARK) {
+            // A warm Python, or its fork that has not begun.
+            Some(child_mark) if child_mark == NO_MARK => {}
+            Some(child_mark) if child_mark == mark || is_in_group(child) => found.pids.push(child),
+            Some(_) => {}
+            // A process that exits shows no environment.
+            None if process::is_zombie(child) => {
+                reaper::ended_child(child);
+                found.is_settled = false;
             }
+            None if process::has_begun_to_exit(child) => found.is_settled = false,
+            None if is_in_group(child) => found.pids.push(child),
+            None => {}
         }
     }
     found.is_settled &= found.pids.is_empty();

@@ -55,16 +55,16 @@ impl TaskLog {
         Ok(log)
     }
 
-    /// Like `open`, but a failure is only logged: the task runs without its log, and each later line retries.
-    pub(crate) fn open_or_later(path: &Path) -> Self {
-        let mut log = Self::unopened(path);
-        if let Err(error) = log.open_file() {
-            log.note_broken(&error);
+    /// Creates the file if it is not open. A failure is only logged: the task runs without its log, and each later line
+    /// retries.
+    pub(crate) fn open_or_later(&mut self) {
+        if let Err(error) = self.open_file() {
+            self.note_broken(&error);
         }
-        log
     }
 
-    fn unopened(path: &Path) -> Self {
+    /// A log whose first line creates or opens the file.
+    pub(crate) fn unopened(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             file: None,

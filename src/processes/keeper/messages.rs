@@ -60,8 +60,6 @@ pub struct WarmStart {
     pub usage_key: String,
     /// Options of `leoflow.entry.task`.
     pub options: Value,
-    /// True if several tries start together.
-    pub is_batch: bool,
     /// The id of the DAG version, if a template may run its file once for several tries.
     pub template: Option<i64>,
 }

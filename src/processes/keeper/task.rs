@@ -14,6 +14,7 @@ use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
 use leoflow_base::sys::transient::is_transient;
 use leoflow_python::{TASK_MARK, environment};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -120,8 +121,6 @@ pub struct RunningTask {
     kill_at: Option<Instant>,
     kills: u32,
     cause: Option<Cause>,
-    /// The kernel's OOM kills before the task started; `None` if unknown.
-    oom_kills: Option<u64>,
     /// The task's own time limit; without one there is no deadline either.
     limit: Duration,
     started: Instant,
@@ -144,10 +143,12 @@ impl RunningTask {
             ..Spawn::new(&start.program)
         };
         let pid = spawn.start(output).map_err(|error| {
-            let mut log = TaskLog::open_or_later(&start.log);
+            let mut log = TaskLog::unopened(&start.log);
             log.write_message(Level::Error, &format!("failed to start the task: {error}"));
             io::Error::other(error)
         })?;
+        // Optional: the task runs without it. A fork of a warm Python sets it itself.
+        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
         Ok(Self::new(folder, start, pid, pipes))
     }
 
@@ -159,13 +160,11 @@ impl RunningTask {
             warn!("child.json: {error}");
         }
         process::lead_group(pid);
-        // Optional: the task runs without it.
-        let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
         let limit = start.time_limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit.saturating_add(timeout_grace())));
         Self {
             folder: folder.clone(),
-            log: TaskLog::open_or_later(&start.log),
+            log: TaskLog::unopened(&start.log),
             pid,
             has_ended: false,
             output: Some(pipes.output),
@@ -175,7 +174,6 @@ impl RunningTask {
             kill_at: None,
             kills: 0,
             cause: None,
-            oom_kills: oom_kills(),
             limit: limit.unwrap_or(Duration::MAX),
             started: Instant::now(),
         }
@@ -183,7 +181,8 @@ impl RunningTask {
 
     /// Watches the task until it has ended, then ends the processes that it left running and closes its log. A
     /// notification of `stop` ends the task.
-    pub async fn keep(mut self, stop: &Notify, siblings: &Siblings) -> Outcome {
+    pub async fn keep(mut self, stop: &Notify, siblings: &Siblings, oom_kills: &OomKills) -> Outcome {
+        self.log.open_or_later();
         siblings.add(self.pid);
         let exit = self.wait_for_end(stop).await;
         siblings.remove(self.pid);
@@ -194,8 +193,7 @@ impl RunningTask {
         while (self.output.is_some() || self.errors.is_some()) && Instant::now() < until {
             self.read_next(until).await;
         }
-        let is_killed = self.cause.is_none() && exit == Some(Exit::Signal(9));
-        if is_killed && self.oom_kills.is_some() && oom_kills() > self.oom_kills {
+        if self.cause.is_none() && exit == Some(Exit::Signal(9)) && oom_kills.have_increased() {
             self.cause = Some(Cause::Memory);
         }
         let problem = exit.is_none().then(|| "the kernel cannot end the task's process".to_owned());
@@ -370,6 +368,22 @@ async fn readable(pipe: Option<&Receiver>) {
     match pipe {
         Some(pipe) if pipe.readable().await.is_ok() => {}
         _ => std::future::pending().await,
+    }
+}
+
+/// The kernel's count of processes that it has killed because memory was short; `None` if it is unknown.
+pub struct OomKills(Cell<Option<u64>>);
+
+impl OomKills {
+    pub fn read() -> Self {
+        Self(Cell::new(oom_kills()))
+    }
+
+    /// True if the count has increased since the last call.
+    fn have_increased(&self) -> bool {
+        let now = oom_kills();
+        let before = self.0.replace(now);
+        before.is_some() && now > before
     }
 }
 

@@ -3,7 +3,7 @@
 use super::folder::TaskFolder;
 use super::leftovers::Siblings;
 use super::messages::{Event, Libraries, Request, Start, WarmStart};
-use super::task::{Pipes, RunningTask, retry_transient};
+use super::task::{OomKills, Pipes, RunningTask, retry_transient};
 use super::task_files::{Cause, Outcome};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
@@ -19,10 +19,9 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinSet};
 use tracing::warn;
 
-/// How long tries that start together wait for a warm Python that is loading. Loading our package takes a tenth of this
-/// time.
-const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// How long a try waits for a warm Python with Airflow's own SDK: a cold start takes as long as loading one.
+/// How long a try waits for a warm Python that is loading, which takes no longer than a cold start: with our package a
+/// tenth of this time.
+const WARM_WAIT: Duration = Duration::from_secs(1);
 const SDK_WAIT: Duration = Duration::from_secs(600);
 /// Time limit for a template to import its DAG file; tries of slower files import it themselves.
 const TEMPLATE_WAIT: Duration = Duration::from_secs(10);
@@ -43,12 +42,14 @@ struct Context {
     own_id: ProcessId,
     warm: SharedWarm,
     siblings: Siblings,
+    oom_kills: OomKills,
 }
 
 impl Tries {
     pub fn new(home: &Home) -> io::Result<Self> {
         let own_id = ProcessId::current().ok_or_else(|| io::Error::other("this process is not in /proc"))?;
-        let context = Context { own_id, warm: SharedWarm::for_tasks(home), siblings: Siblings::default() };
+        let (warm, siblings) = (SharedWarm::for_tasks(home), Siblings::default());
+        let context = Context { own_id, warm, siblings, oom_kills: OomKills::read() };
         Ok(Self {
             context: Rc::new(context),
             running: HashMap::new(),
@@ -134,7 +135,7 @@ async fn run(context: Rc<Context>, start: Box<Start>, stop: Rc<Notify>) {
         Err(error) => return warn!("cannot take {}: {error}", folder.path().display()),
     }
     let outcome = match context.begin(&folder, &start, &stop).await {
-        Ok(Some(task)) => task.keep(&stop, &context.siblings).await,
+        Ok(Some(task)) => task.keep(&stop, &context.siblings, &context.oom_kills).await,
         Ok(None) => stopped_early(),
         Err(error) => Outcome::not_started(&error),
     };
@@ -167,16 +168,9 @@ impl Context {
     }
 
     /// Waits for a warm Python, and for the template of the DAG version.
-    async fn prepare(&self, WarmStart { interpreter, usage_key, options, is_batch, template }: &WarmStart) {
-        // A single try does not wait, but has a warm Python started for later ones.
-        let limit = match (interpreter.has_airflow_sdk, is_batch) {
-            (true, _) => SDK_WAIT,
-            (false, true) => BATCH_WAIT,
-            (false, false) => Duration::ZERO,
-        };
-        if limit > Duration::ZERO {
-            self.warm.wait(interpreter, usage_key, limit).await;
-        }
+    async fn prepare(&self, WarmStart { interpreter, usage_key, options, template }: &WarmStart) {
+        let limit = if interpreter.has_airflow_sdk { SDK_WAIT } else { WARM_WAIT };
+        self.warm.wait(interpreter, usage_key, limit).await;
         if let Some(version) = template {
             self.warm.wait_for_template(interpreter, usage_key, *version, options, TEMPLATE_WAIT).await;
         }

@@ -10,10 +10,14 @@ const SOON: Duration = Duration::from_secs(30);
 const STAYS: (&str, &str) = ("LEOFLOW_IDLE_LIMIT", "600");
 
 /// A DAG whose tasks return the state of their process (`seen`) and what the process could do (`done`). `warm` and
-/// `warm_again` are forked from a warm Python; `cold` gets a Python of its own because it sets an environment variable.
+/// `warm_again` are forked from a warm Python or a template; `cold` gets a Python of its own because it sets an environment
+/// variable.
 const PROBE: &str = r#"
 import json, os, resource, signal, subprocess, sys, threading
 from airflow.sdk import DAG, task
+
+with open("imports", "a") as file:
+    file.write("x")
 
 def dispositions():
     names = {one: str(signal.getsignal(one)) for one in signal.valid_signals() if one not in (9, 19)}
@@ -78,39 +82,59 @@ def probe():
     found["warm"] = "zygote" in open("/proc/self/cmdline").read().split("\0")
     return found
 
+def add(task_id):
+    @task(task_id=task_id)
+    def run():
+        return probe()
+    return run()
+
 with DAG("probe"):
-    # A warm Python starts during the first task, which does not wait for it.
-    first = task(task_id="first")(lambda: __import__("time").sleep(3))()
-    first >> task(task_id="warm")(probe)() >> task(task_id="warm_again")(probe)() >> task(task_id="cold")(probe)()
+    add("warm") >> add("warm_again") >> add("cold")
 "#;
 
 #[test]
-fn a_task_behaves_the_same_warm_and_cold() {
+fn a_task_behaves_the_same_cold_warm_and_from_a_template() {
     let test = TestHome::started_with(&[STAYS]);
-    test.save("probe/leoflow.yaml", "dag_id: probe\nowner: ada\ntasks:\n  cold: {env: {LC_OF_ITS_OWN: x}}\n");
+    let settings = "dag_id: probe\nowner: ada\ntasks:\n  cold: {env: {LC_OF_ITS_OWN: x}}\n";
+    test.save("probe/leoflow.yaml", &format!("{settings}isolation: fresh\n"));
     test.save("probe/dag.py", PROBE);
     test.wait_dag("probe", 1);
-    let run = test.wait_run("probe", &test.trigger("probe"));
-    assert_eq!(run["state"], "success", "{}", test.sql("SELECT task_id, outcome FROM task_try"));
-    let returned = |task_id: &str| -> Value {
-        let query = format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = 'return_value'");
+    let returned = |run_id: &str, task_id: &str| -> Value {
+        let query = format!(
+            "SELECT value FROM xcom WHERE run_id = '{run_id}' AND task_id = '{task_id}' AND key = 'return_value'"
+        );
         serde_json::from_str(&test.sql(&query)).unwrap()
     };
-    let (mut warm, mut again, mut cold) = (returned("warm"), returned("warm_again"), returned("cold"));
-    // `warm` may be cold: on a slow machine it can start before the warm Python is ready.
-    assert_eq!([&again["warm"], &cold["warm"]], [&json!(true), &json!(false)]);
+    let run_to_success = || {
+        let run_id = test.trigger("probe");
+        let run = test.wait_run("probe", &run_id);
+        assert_eq!(run["state"], "success", "{}", test.sql("SELECT task_id, outcome FROM task_try"));
+        run_id
+    };
+    let fresh = run_to_success();
+    test.save("probe/leoflow.yaml", settings);
+    test.wait_dag("probe", 2);
+    let imports = || std::fs::read_to_string(test.workspace().join("probe/imports")).unwrap().len();
+    let before = imports();
+    let shared = run_to_success();
+    assert_eq!(imports() - before, 2, "one for the template, one for the cold task");
+    let mut cold = returned(&fresh, "cold");
+    let mut others = [("warm", &fresh), ("warm_again", &fresh), ("warm", &shared), ("warm_again", &shared)]
+        .map(|(task_id, run_id)| returned(run_id, task_id));
+    assert_eq!(cold["warm"], false);
+    assert!(others.iter().all(|probed| probed["warm"] == true));
     let mut random_values: Vec<Value> = Vec::new();
-    for result in [&mut warm, &mut again, &mut cold] {
+    for result in others.iter_mut().chain([&mut cold]) {
         result.as_object_mut().unwrap().remove("warm");
         random_values.extend(result["done"]["chance"].take().as_array().unwrap().clone());
     }
     for (index, random_value) in random_values.iter().enumerate() {
         assert!(!random_values[..index].contains(random_value), "repeated random value: {random_values:?}");
     }
-    for (name, compared) in [("warm", &warm), ("again", &again)] {
+    for (index, compared) in others.iter().enumerate() {
         for part in ["seen", "done"] {
             for (key, value) in cold[part].as_object().unwrap() {
-                assert_eq!(&compared[part][key], value, "{key} of {name}");
+                assert_eq!(&compared[part][key], value, "{key} of {index}");
             }
         }
     }
@@ -122,6 +146,66 @@ fn a_task_behaves_the_same_warm_and_cold() {
         assert_eq!(cold["done"][fact], json!(true), "{fact}");
     }
     assert_eq!((&cold["done"]["pool"], &cold["done"]["fork"]), (&json!([2, 4]), &json!(3)));
+}
+
+/// A DAG file that notes each run of it in the file `imports`, and three tasks that return `value`.
+fn counted(top: &str, value: &str) -> String {
+    format!(
+        "import os\nfrom airflow.sdk import DAG, task\n{top}\nwith open('imports', 'a') as file:\n    file.write('x')\n\
+         with DAG('counted'):\n    @task\n    def t(before):\n        return {value}\n    \
+         t.override(task_id='c')(t.override(task_id='b')(t.override(task_id='a')(0)))\n"
+    )
+}
+
+/// Runs the DAG `counted`; returns how often its file was run for the tasks, and what they returned.
+fn imports_of_a_run(test: &TestHome) -> (usize, Vec<String>) {
+    let count = || std::fs::read_to_string(test.workspace().join("counted/imports")).unwrap().len();
+    let before = count();
+    let run_id = test.trigger("counted");
+    let run = test.wait_run("counted", &run_id);
+    assert_eq!(run["state"], "success", "{}", test.sql("SELECT task_id, outcome FROM task_try"));
+    let query = format!("SELECT value FROM xcom WHERE run_id = '{run_id}' AND key = 'return_value' ORDER BY task_id");
+    (count() - before, test.sql(&query).lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn tries_share_a_run_of_their_file_until_what_it_reads_changes() {
+    let test = TestHome::started_with(&[STAYS]);
+    test.save("counted/settings.txt", "one");
+    test.save("counted/dag.py", &counted("TEXT = open('settings.txt').read()", "TEXT"));
+    test.wait_dag("counted", 1);
+    assert_eq!(imports_of_a_run(&test), (1, vec!["\"one\"".to_owned(); 3]));
+    assert_eq!(imports_of_a_run(&test), (0, vec!["\"one\"".to_owned(); 3]));
+    test.save("counted/settings.txt", "two");
+    let (imports, values) = imports_of_a_run(&test);
+    assert_eq!(values, ["\"two\""; 3]);
+    // The first try finds the template out of date, and runs the file itself. The server may import the file, too.
+    assert!((1..=3).contains(&imports), "{imports}");
+}
+
+#[test]
+fn a_file_whose_import_may_differ_is_run_for_each_try() {
+    for (reason, top, value) in [
+        ("the time", "from datetime import datetime\nNOW = datetime.now()", "str(NOW)"),
+        (
+            "a thread",
+            "import threading\nthreading.Thread(target=__import__('time').sleep, args=[600], daemon=True).start()",
+            "before",
+        ),
+        ("an open file", "FILE = open(os.devnull)", "before"),
+        ("a child process", "import subprocess\nCHILD = subprocess.Popen(['sleep', '5'])", "before"),
+    ] {
+        let test = TestHome::started_with(&[STAYS]);
+        test.save("counted/dag.py", &counted(top, value));
+        test.wait_dag("counted", 1);
+        // A template is tried once.
+        assert_eq!(imports_of_a_run(&test).0, 4, "{reason}");
+        let (imports, values) = imports_of_a_run(&test);
+        assert_eq!(imports, 3, "{reason}");
+        if reason == "the time" {
+            assert!(values[0] != values[1] && values[1] != values[2], "{values:?}");
+        }
+    }
 }
 
 /// Returns the pid of the warm Python of `leoflow-keeper` or `leoflow-server`.

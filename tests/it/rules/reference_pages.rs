@@ -302,6 +302,7 @@ fn schema(keys: &[ProjectKey], nested: &[(&str, Value)]) -> Value {
             // YAML reads `3.3` as a number, which is accepted.
             "version" => json!({"type": ["string", "number"]}),
             "true or false" => json!({"type": "boolean"}),
+            "shared or fresh" => json!({"enum": ["shared", "fresh"]}),
             "text" | "path" | "URL" | "date or time" | "\"1.0\"" => json!({"type": "string"}),
             other => panic!("a new kind of value: {other}"),
         };
@@ -325,7 +326,7 @@ fn project_settings_schema_is_current() {
     schema["title"] = "Project settings of Leoflow, leoflow.yaml".into();
     check("leoflow.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));
     let example = json!({
-        "schema_version": "1.0", "airflow": 3.3, "airflow_2": true, "tags": ["daily"], "defaults": {"retries": 2},
+        "schema_version": "1.0", "airflow": 3.3, "airflow_2": true, "isolation": "fresh", "tags": ["daily"], "defaults": {"retries": 2},
         "tasks": {"load": {"retries": 5, "env": {"REGION": "eu"}}},
     });
     let validator = jsonschema::validator_for(&schema).unwrap();

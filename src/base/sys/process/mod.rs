@@ -24,6 +24,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// The signals that Leoflow sends.
@@ -62,7 +63,7 @@ impl ProcessId {
     /// The process that currently has `pid`; `None` when there is none.
     pub fn of(pid: i32) -> Option<Self> {
         let stat = Stat::read(pid)?;
-        Some(Self { pid, start_ticks: stat.start_ticks, boot_id: boot_id() })
+        Some(Self { pid, start_ticks: stat.start_ticks, boot_id: boot_id().to_owned() })
     }
 
     /// This process.
@@ -117,9 +118,11 @@ impl Stat {
     }
 }
 
-/// The kernel's id of the current boot.
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+/// The kernel's id of the current boot, which is read once.
+fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    BOOT_ID.get_or_init(read)
 }
 
 /// The path of a process's program as shown by the kernel.

@@ -84,11 +84,16 @@ def end_threads() -> None:
         os.waitpid(pid, 0)
 
 
-def is_too_late(environment: dict[str, str], options: dict[str, Any]) -> bool:
-    """True in a fork of a warm Python, after the project's variables were set, if Airflow or a preloaded library has
-    already read one of them. `environment` is the one before."""
+def restart(environment: dict[str, str], job: str, options: dict[str, Any]) -> None:
+    """Executes a new Python in this process, with the original `environment`."""
+    os.execve(sys.executable, [*sys.orig_argv[:-2], job, json.dumps(options)], environment)
+
+
+def restart_if_too_late(environment: dict[str, str], job: str, options: dict[str, Any], restart: Callable[..., None] = restart) -> None:
+    """In a fork of a warm Python, after the project's variables were set: if Airflow or a preloaded library has already
+    read one of them, restarts with the original `environment`."""
     if not forked_from_warm:
-        return False
+        return
     names = dotenv.READ_AT_START
     if "numpy" in loaded_ahead:
         names += tuple(options.get("read_by_libraries", ()))
@@ -98,13 +103,8 @@ def is_too_late(environment: dict[str, str], options: dict[str, Any]) -> bool:
     def read_early(variables):
         return {name: value for name, value in variables.items() if name.startswith(names) and name not in NOT_READ_AHEAD}
 
-    return is_loaded_too_early or read_early(os.environ) != read_early(environment)
-
-
-def restart(environment: dict[str, str], job: str, options: dict[str, Any]) -> None:
-    """Executes a new Python in this process, with the original `environment`."""
-    arguments = [*sys.orig_argv[:-2], job, json.dumps(options)]
-    os.execve(sys.executable, arguments, environment)
+    if is_loaded_too_early or read_early(os.environ) != read_early(environment):
+        restart(environment, job, options)
 
 
 def in_use(is_workspace_file: Callable[[str], bool]) -> list[str]:

@@ -99,8 +99,7 @@ def main(options: dict[str, Any]) -> None:
 
     def enter(workspace):
         workspace.enter()
-        if libraries.is_too_late(environment, options):
-            libraries.restart(environment, "parse", options)
+        libraries.restart_if_too_late(environment, "parse", options)
 
     result = parse(options["path"], options["roots"], options.get("settings"), enter, options.get("is_validation"))
     if os.getpid() != own_pid:

@@ -41,8 +41,7 @@ def enter_workspace(spec: dict[str, Any], options: dict[str, Any], restart: Call
     environment = dict(os.environ)
     workspace.enter()
     os.environ.update(spec.get("env") or {})
-    if libraries.is_too_late(environment, options):
-        restart(environment, "task", options)
+    libraries.restart_if_too_late(environment, "task", options, restart)
     return workspace
 
 

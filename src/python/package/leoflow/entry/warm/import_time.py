@@ -67,8 +67,16 @@ class Check(ast.NodeVisitor):
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
     def visit_keyword(self, node):
-        if node.arg not in CALLED_LATER and not (node.arg or "").startswith(CALLED_LATER_PREFIXES):
+        if not is_called_later(node.arg):
             self.visit(node.value)
+
+    def visit_Dict(self, node):  # noqa: N802
+        # Such as `default_args`.
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is not None:
+                self.visit(key)
+            if not is_called_later(getattr(key, "value", None)):
+                self.visit(value)
 
     def visit_Name(self, node):  # noqa: N802
         # A function that is passed on may be called.
@@ -83,6 +91,10 @@ class Check(ast.NodeVisitor):
         self.found |= name in NAMES
         if name in self.functions:
             self.called.add(name)
+
+
+def is_called_later(argument):
+    return isinstance(argument, str) and (argument in CALLED_LATER or argument.startswith(CALLED_LATER_PREFIXES))
 
 
 def makes_task(decorator):

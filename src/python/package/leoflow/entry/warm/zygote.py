@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import select
 import socket
 import sys
 import time
@@ -22,7 +23,7 @@ from leoflow.entry.warm import forked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from leoflow.entry.warm.template import Template
@@ -41,20 +42,36 @@ STANDARD = (
 )
 
 
-def serve(owner: socket.socket, jobs: dict[str, forked.Run], left_out: dict[str, str], template: Template | None = None) -> None:
-    """Serves requests for these jobs until the owner closes the socket."""
+# Modules of every task. With them, a warm Python is ready after half of the time that it takes to load all.
+FIRST = (
+    "leoflow.entry.task", "leoflow.entry.small_backend", "leoflow.entry.warm.template", "leoflow.running.context",
+    "leoflow.running.task_api", "leoflow.running.task_try", "leoflow.running.xcoms", "airflow.sdk",
+)
+
+
+def serve(owner: socket.socket, jobs: dict[str, forked.Run], options: dict[str, Any], later: Iterable[str] = (),
+          template: Template | None = None) -> None:
+    """Serves requests for these jobs until the owner closes the socket. Meanwhile loads the modules named by `later`."""
     mark = forks.Mark()
     # Fails at once if this process may not write to its own memory, because no fork could then set its mark.
     mark.write("_" * mark.length)
     refuse_threads()
-    gc.collect()
     gc.freeze()
     # Otherwise the output of imported modules would become output of the forks.
     sys.stdout.flush()
     sys.stderr.flush()
     path = [folder for folder in sys.path if os.path.isdir(folder)]
-    owner.send(json.dumps({"ready": True, "path": path, "left_out": left_out}).encode())
+    owner.send(json.dumps({"ready": True, "path": path, "left_out": options.get("left_out", {})}).encode())
+    later = iter(later)
     while True:
+        while later is not None and not select.select([owner], [], [], 0)[0]:
+            name = next(later, None)
+            if name is None:
+                later = None
+                gc.collect()
+                gc.freeze()
+            else:
+                load((name,))
         text, descriptors, _, _ = socket.recv_fds(owner, LARGEST_REQUEST, DESCRIPTORS)
         if not text:
             return
@@ -99,7 +116,8 @@ def become_template(options):
     except Refused as refused:
         owner.send(json.dumps({"error": str(refused)}).encode())
     else:
-        serve(owner, {"task": template.run_try}, {}, template)
+        gc.collect()
+        serve(owner, {"task": template.run_try}, options, template=template)
     os._exit(0)
 
 
@@ -118,7 +136,7 @@ def main(options: dict[str, Any], compile_again: Callable[[EOFError], None]) -> 
             compile_again(error)
         os.chdir(options["folder"])
         time.tzset()
-        serve(owner, JOBS, options.get("left_out", {}))
+        serve(owner, JOBS, options, () if real_sdk.is_active() else (*own_modules(), *STANDARD))
     except Exception as error:
         owner.send(json.dumps({"error": describe(error)}).encode())
         raise
@@ -137,7 +155,13 @@ def begin(options):
     # The folder of the support packages is needed only during the preload; each fork adds it itself.
     support = [options["support"]] if "support" in options else []
     sys.path += support
-    load((*STANDARD, *own_modules()))
+    if real_sdk.is_active():
+        load(STANDARD)
+        from leoflow.sdk import preload
+
+        libraries.is_loaded_too_early = preload.preload_all()
+    else:
+        load(FIRST)
     refuse_threads()
     left_out = libraries.load_ahead(options["preload"], load)
     if left_out:
@@ -172,19 +196,12 @@ def load(names):
             sys.stderr.write(f"failed to preload {name}: {error!r}\n")
 
 
-def own_modules():
-    """Yields the names of this package's modules that a DAG file or a task may use. If Airflow's SDK is in use,
-    preloads it instead."""
-    if real_sdk.is_active():
-        from leoflow.sdk import preload
-
-        libraries.is_loaded_too_early = preload.preload_all()
-        return
+def own_modules() -> Iterator[str]:
+    """Yields the names of this package's modules that a DAG file or a task may use."""
     for layer in ("common", "authoring", "running"):
         yield from modules_below(os.path.join(PACKAGE, "leoflow", layer), f"leoflow.{layer}")
-    yield from (f"leoflow.entry.{name}" for name in ("task", "parse", "ask", "settings", "dotenv", "reads", "small_backend", "structure"))
+    yield from (f"leoflow.entry.{name}" for name in ("parse", "ask", "settings", "dotenv", "reads", "structure"))
     yield from ("leoflow.entry.warm.import_time", "leoflow.entry.warm.template")
-    yield "airflow.sdk"
 
 
 def modules_below(folder, package):
