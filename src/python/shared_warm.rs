@@ -70,7 +70,7 @@ impl SharedWarm {
         if let Some(loading) = loading
             && timeout(limit, loading).await.is_err()
         {
-            self.0.pool.lock().await.refuse(version, "its DAG file takes long to import");
+            self.0.pool.lock().await.refuse(version, "its DAG file takes long to import", None);
         }
     }
 

@@ -7,7 +7,7 @@ use super::zygote::retry::{Failure, RetryState};
 use super::zygote::{Forked, Zygote};
 use leoflow_base::home::Home;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -30,6 +30,8 @@ const MAX_ZYGOTES: usize = 3;
 /// Limits of all templates together: their number, and their memory in bytes beyond that of their zygotes.
 const MAX_TEMPLATES: usize = 8;
 const TEMPLATE_BYTES: u64 = 128 << 20;
+/// How long a version gets no template after a reason that may disappear, such as an error of the import.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// The pool. For each interpreter it has one zygote for most tasks and one for the tasks that use large libraries.
 pub struct Warm {
@@ -41,8 +43,8 @@ pub struct Warm {
     /// What the zygotes start, in messages: "tasks" or "DAG files".
     purpose: &'static str,
     notes: Notes,
-    /// The DAG versions that get no template, and those of them that `take_refused` has not returned yet.
-    refused: HashSet<i64>,
+    /// The DAG versions that get no template, some only until a time; and those that `take_refused` has not returned yet.
+    refused: HashMap<i64, Option<Instant>>,
     unreported: Vec<i64>,
 }
 
@@ -86,7 +88,7 @@ impl Warm {
             max_zygotes,
             purpose,
             notes,
-            refused: HashSet::new(),
+            refused: HashMap::new(),
             unreported: Vec::new(),
         }
     }
@@ -130,8 +132,10 @@ impl Warm {
         version: i64,
         options: &Value,
     ) -> Option<impl Future<Output = ()> + use<>> {
-        if self.refused.contains(&version) {
-            return None;
+        match self.refused.get(&version) {
+            Some(Some(until)) if *until <= Instant::now() => drop(self.refused.remove(&version)),
+            Some(_) => return None,
+            None => {}
         }
         let index = self.slot_for(interpreter, usage_key);
         let slot = &mut self.slots[index];
@@ -139,28 +143,29 @@ impl Warm {
         if let Some(template) = slot.templates.iter().find(|template| template.version == version) {
             return template.zygote.loading();
         }
-        // An error ends the zygote at the fork that follows.
-        let zygote = slot.zygote()?.fork_template(options).await.ok()??;
+        if !self.make_room(1) {
+            return None;
+        }
+        // The fork of the try, which follows, reports an error.
+        let zygote = self.slots[index].zygote()?.fork_template(options).await.ok()??;
         let loading = zygote.loading();
-        self.make_room();
         self.slots[index].templates.push(Template { version, zygote, own_bytes: 0 });
         loading
     }
 
-    /// Ends the least recently used templates until another one is within the limits.
-    fn make_room(&mut self) {
+    /// Ends the least recently used templates until there is room for `more` others; false if those that load take it.
+    fn make_room(&mut self, more: usize) -> bool {
         loop {
             let all = || self.slots.iter().flat_map(|slot| &slot.templates);
-            if all().count() < MAX_TEMPLATES && all().map(|template| template.own_bytes).sum::<u64>() < TEMPLATE_BYTES {
-                return;
+            let bytes: u64 = all().map(|template| template.own_bytes).sum();
+            if all().count() + more <= MAX_TEMPLATES && bytes <= TEMPLATE_BYTES {
+                return true;
             }
-            let loaded = all().filter(|template| template.zygote.is_ready());
-            let Some(oldest) =
-                loaded.min_by_key(|template| template.zygote.last_used).map(|oldest| oldest.zygote.pid())
-            else {
-                return;
-            };
-            self.slots.iter_mut().for_each(|slot| slot.templates.retain(|template| template.zygote.pid() != oldest));
+            let ready = all().filter(|template| template.zygote.is_ready());
+            let Some(oldest) = ready.map(|template| template.zygote.last_used).min() else { return false };
+            for slot in &mut self.slots {
+                slot.templates.retain(|template| !template.zygote.is_ready() || template.zygote.last_used != oldest);
+            }
         }
     }
 
@@ -172,24 +177,12 @@ impl Warm {
         request: &Value,
         descriptors: [BorrowedFd<'_>; 3],
     ) -> Option<Forked> {
+        if !self.is_template_ready(index, version) {
+            return None;
+        }
         let slot = &mut self.slots[index];
-        let zygote_bytes = slot.live.as_ref().map(Zygote::resident_bytes);
         let at = slot.templates.iter().position(|template| template.version == version)?;
         let template = &mut slot.templates[at];
-        if !template.zygote.is_ready() {
-            match template.zygote.ready() {
-                Ok(Some(_)) => {
-                    let own_bytes = |zygote_bytes| template.zygote.resident_bytes().saturating_sub(zygote_bytes);
-                    template.own_bytes = zygote_bytes.map_or(0, own_bytes);
-                }
-                Ok(None) => return None,
-                Err(reason) => {
-                    slot.templates.remove(at);
-                    self.refuse(version, &reason.to_string());
-                    return None;
-                }
-            }
-        }
         template.zygote.last_used = Instant::now();
         match template.zygote.fork(request, descriptors).await {
             Ok(forked) => forked,
@@ -201,12 +194,38 @@ impl Warm {
         }
     }
 
-    /// Remembers that a DAG version gets no template.
-    pub fn refuse(&mut self, version: i64, reason: &str) {
+    fn is_template_ready(&mut self, index: usize, version: i64) -> bool {
+        let slot = &mut self.slots[index];
+        let Some(at) = slot.templates.iter().position(|template| template.version == version) else { return false };
+        let zygote_bytes = slot.live.as_ref().map(Zygote::resident_bytes);
+        let template = &mut slot.templates[at];
+        if template.zygote.is_ready() {
+            return true;
+        }
+        match template.zygote.ready() {
+            Ok(None) => false,
+            Ok(Some(_)) => {
+                let own_bytes = |zygote_bytes| template.zygote.resident_bytes().saturating_sub(zygote_bytes);
+                template.own_bytes = zygote_bytes.map_or(0, own_bytes);
+                template.zygote.last_used = Instant::now();
+                self.make_room(0);
+                true
+            }
+            Err(reason) => {
+                slot.templates.remove(at);
+                let may_disappear = reason.kind() == io::ErrorKind::WouldBlock;
+                self.refuse(version, &reason.to_string(), may_disappear.then(|| Instant::now() + REFUSED_FOR));
+                false
+            }
+        }
+    }
+
+    /// Remembers that a DAG version gets no template, or none until this time.
+    pub fn refuse(&mut self, version: i64, reason: &str, until: Option<Instant>) {
         for slot in &mut self.slots {
             slot.templates.retain(|template| template.version != version);
         }
-        if self.refused.insert(version) {
+        if self.refused.insert(version, until).is_none() && until.is_none() {
             self.unreported.push(version);
             info!("each try of DAG version {version} runs its file again: {reason}");
         }

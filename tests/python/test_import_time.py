@@ -40,6 +40,17 @@ SAME = {
                 return uuid.uuid4()
         Own(task_id="t", name="x")
     """,
+    "a task by another form": """
+        import airflow.sdk as sdk
+        import time
+        @sdk.task
+        def t():
+            return time.time()
+        @setup
+        def s():
+            return time.time()
+    """,
+    "a text that cannot be parsed": "this is no Python\n",
     "a function that nothing calls": "import random\ndef unused():\n    return random.random()\n",
 }
 DIFFERENT = {
@@ -90,6 +101,26 @@ DIFFERENT = {
         X = sorted([1, 2], key=weight)
     """,
     "as a default argument": "import time\ndef t(x=time.time()):\n    pass\n",
+    "a name that stands for another": "from os import getpid as gp\nX = gp()\n",
+    "everything of a module": "from time import *\nX = time()\n",
+    "a value in an argument that the task uses": """
+        from datetime import datetime
+        DAG("d", user_defined_macros={"at": datetime.now()})
+        PythonOperator(python_callable=partial(work, datetime.now()))
+    """,
+    "a context manager": """
+        import time
+        class Timed:
+            def __enter__(self):
+                return time.time()
+        with Timed() as x:
+            pass
+    """,
+    "code that is not read": "exec(open('other').read())\n",
+    "a name as a text": "import datetime\nX = getattr(datetime.datetime, 'now')()\n",
+    "random numbers of numpy": "import numpy as np\nnp.random.seed(42)\n",
+    "files that may exist": "from pathlib import Path\nX = Path('x').exists()\n",
+    "a file that is too deep to read": "X = " + " + ".join(["'a'"] * 3000) + "\n",
     "the parsing context": "from airflow.sdk import get_parsing_context\nX = get_parsing_context().task_id\n",
 }
 
@@ -109,3 +140,4 @@ class TestImportTime(unittest.TestCase):
         module = "import time\ndef stamp():\n    return time.time()\n"
         self.assertFalse(may_differ([module, "import module\n"]))
         self.assertTrue(may_differ([module, "import module\nX = module.stamp()\n"]))
+        self.assertFalse(may_differ([module, "from datetime import time\nX = time(8)\n"]), "another `time`")

@@ -30,8 +30,8 @@ pub enum Adoption {
     Watch,
     /// The try ended while no agent watched: record its outcome.
     Record,
-    /// The try was claimed and no keeper took it, so no user code has run: start a keeper. If another keeper is still
-    /// starting, one of the two takes the try and the other exits.
+    /// The try was claimed and no keeper took it, so no user code has run: start it. If another keeper is still starting
+    /// it, only one of the two takes it.
     Start,
     /// The try began and is gone without a result: it has failed.
     Lost,
@@ -60,7 +60,7 @@ pub fn inspect(
     let process = folder.keeper()?;
     let keeper = match &process {
         None => KeeperState::Never,
-        // The keeper of an earlier release, which has one task.
+        // The keeper of an earlier release, or one that does not answer now.
         Some(process) if process.is_alive() && !is_connected(process) => KeeperState::Alive,
         Some(_) => KeeperState::Gone,
     };

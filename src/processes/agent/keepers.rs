@@ -1,6 +1,6 @@
 //! The agent's side of keepers: starts its own, connects to those of earlier agents, sends requests and receives events.
 
-use crate::keeper::{self, Event, Inbox, Libraries, Outbox, Request, Start};
+use crate::keeper::{self, Event, Inbox, Libraries, Outbox, Request, Start, TaskFolder};
 use leoflow_base::home::Home;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::net::unix_socket;
@@ -8,7 +8,6 @@ use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::reaper::{self, Exit};
 use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
-use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -21,9 +20,10 @@ use tracing::warn;
 
 /// Deadline for the keeper of an earlier release, which has one task, to end it after a request; then it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(12);
-/// Deadline for a keeper to answer an agent that connects to it.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// Size in bytes at which the log of keepers is renamed to `.1`.
+/// Deadline for a keeper to answer an agent that connects to it. The agent tries again at each heartbeat.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+const LOG: &str = "keeper.log";
+/// Size in bytes at which the log of keepers is moved to `.1`.
 const LOG_LIMIT: u64 = 5 * 1024 * 1024;
 /// A keeper that is found stopped in this many checks in a row is killed instead of continued.
 const MAX_CONTINUES: u32 = 3;
@@ -82,9 +82,10 @@ impl Keepers {
         self.events.try_recv().ok()
     }
 
-    /// Connects to the keepers of earlier agents; returns the keeper of each try that runs there.
-    pub async fn attach(&mut self) -> HashMap<PathBuf, ProcessId> {
-        let mut running = HashMap::new();
+    /// Connects to keepers of earlier agents that this agent is not connected to; returns the folders of the tries that
+    /// run there.
+    pub async fn attach(&mut self) -> Vec<(ProcessId, Vec<PathBuf>)> {
+        let mut attached = Vec::new();
         for process in keeper::running(&self.home) {
             if self.is_connected(&process) {
                 continue;
@@ -94,8 +95,8 @@ impl Keepers {
             let path = keeper::socket(&self.home, process.pid);
             match tokio::time::timeout(CONNECT_LIMIT, connect(&path)).await {
                 Ok(Ok((folders, inbox, outbox))) => {
-                    running.extend(folders.into_iter().map(|folder| (folder, process.clone())));
-                    self.add(process, (inbox, outbox), false);
+                    self.add(process.clone(), (inbox, outbox), false);
+                    attached.push((process, folders));
                 }
                 // It has exited meanwhile.
                 Ok(Err(error)) if unix_socket::is_not_listening(&error) => {}
@@ -103,7 +104,7 @@ impl Keepers {
                 Err(_) => warn!("the keeper with the pid {} does not answer", process.pid),
             }
         }
-        running
+        attached
     }
 
     /// True if this process is a keeper that this agent is connected to.
@@ -159,8 +160,19 @@ impl Keepers {
                 // If it was stopped.
                 keeper.signal(Signal::Continue);
             }
+            // It has other tasks too, so only this one is ended.
+            None if self.is_shared(keeper) => {
+                if let Ok(Some(child)) = TaskFolder::at(folder.to_owned()).child() {
+                    process::signal_group(child.pid, Signal::Terminate);
+                }
+            }
             None => stop_single(keeper),
         }
+    }
+
+    /// True for a keeper that runs all tasks of an agent; false for that of an earlier release, which has one task.
+    pub fn is_shared(&self, keeper: &ProcessId) -> bool {
+        self.is_connected(keeper) || keeper::is_keeper_of(&self.home, keeper)
     }
 
     /// Disconnects from a keeper, which then exits if nothing runs there.
@@ -171,6 +183,7 @@ impl Keepers {
     /// Continues stopped keepers (SIGCONT): while stopped, a keeper neither reads output nor enforces time limits. Kills
     /// one that is stopped again and again; its tries fail.
     pub fn continue_stopped(&mut self) {
+        rotate(&self.home.logs().join(LOG));
         for Connection { process, stopped, .. } in &mut self.connected {
             if !process.is_alive() || !process::is_stopped(process.pid) {
                 *stopped = 0;
@@ -188,11 +201,7 @@ impl Keepers {
     fn start_own(&mut self) -> io::Result<usize> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let path = self.home.logs().join("keeper.log");
-        if fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_LIMIT) {
-            let _ = fs::rename(&path, path.with_extension("log.1"));
-        }
-        let log = OpenOptions::new().append(true).create(true).open(&path)?;
+        let log = OpenOptions::new().append(true).create(true).open(self.home.logs().join(LOG))?;
         let is_passed = |name: &str| !OWN_VARIABLES.contains(&name);
         let environment = env_vars::all().into_iter().filter(|(name, _)| name.to_str().is_none_or(is_passed));
         let spawn = Spawn {
@@ -216,6 +225,14 @@ impl Keepers {
     fn add(&mut self, process: ProcessId, (inbox, outbox): (Inbox, Outbox), is_own: bool) {
         tokio::task::spawn_local(read(process.clone(), inbox, self.sender.clone()));
         self.connected.push(Connection { process, outbox, is_own, stopped: 0 });
+    }
+}
+
+/// Moves the content of a large log to `.1`. Keepers have the file open, so it stays the same file.
+fn rotate(log: &Path) {
+    if fs::metadata(log).is_ok_and(|meta| meta.len() > LOG_LIMIT) {
+        let _ = fs::copy(log, log.with_extension("log.1"));
+        let _ = OpenOptions::new().write(true).truncate(true).open(log);
     }
 }
 

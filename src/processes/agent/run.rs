@@ -143,7 +143,7 @@ impl Agent {
                     Some(reason) => self.fail(&client, &claimed.key, reason).await?,
                 },
                 event = self.triggers.next() => self.on_trigger_event(&mut client, event).await?,
-                _ = heartbeat.tick(), if !self.running.is_empty() => self.on_heartbeat(&client).await?,
+                _ = heartbeat.tick(), if !self.running.is_empty() => self.on_heartbeat(&mut client).await?,
                 () = &mut prepare, if !self.is_prepared => self.prepare_warm().await,
                 () = self.start_backoff.due() => self.on_backoff_end(&client).await?,
                 () = tokio::time::sleep_until(last_wake + POLL_INTERVAL) => {
@@ -236,11 +236,24 @@ impl Agent {
         }
     }
 
-    async fn on_heartbeat(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
+    async fn on_heartbeat(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
         let alive: Vec<_> = self.running.iter().map(|(key, running)| (key.clone(), running.keeper.clone())).collect();
         tries::heartbeat(client, &alive).await?;
         self.keepers.continue_stopped();
+        self.attach_again(client).await?;
         self.stop_cancelled(client).await
+    }
+
+    /// Connects to keepers that did not answer before, and records the tries that have ended there meanwhile.
+    async fn attach_again(&mut self, client: &mut ClientWrapper) -> Result<(), StoreError> {
+        let mut ended = Vec::new();
+        for (keeper, folders) in self.keepers.attach().await {
+            ended.extend(self.remove_running(|running| {
+                running.keeper == keeper && !folders.iter().any(|folder| folder == running.folder.path())
+            }));
+            self.disconnect_if_earlier(&keeper);
+        }
+        self.finish(client, ended).await
     }
 
     /// Prepares the first warm Python.
@@ -314,7 +327,7 @@ impl Agent {
         }
     }
 
-    /// Stops cancelled and cleared tries, with one request to each keeper.
+    /// Stops cancelled and cleared tries, with one request for each.
     async fn stop_cancelled(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         for key in tries::to_stop(client).await? {
             if self.environments.cancel_waiting(&key) {

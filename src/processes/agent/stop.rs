@@ -60,9 +60,13 @@ pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
     for (folder, _) in &remaining {
         end_now(folder);
     }
-    // Keepers without tasks exit by themselves.
+    // Those without tasks exit by themselves, unless they were stopped.
     for keeper in keeper::running(home) {
-        keeper.wait_gone(KEEPER_EXIT_LIMIT);
+        keeper.signal(Signal::Terminate);
+        keeper.signal(Signal::Continue);
+        if !keeper.wait_gone(KEEPER_EXIT_LIMIT) {
+            keeper.signal(Signal::Kill);
+        }
     }
     (count, first_error)
 }

@@ -27,7 +27,7 @@ impl Agent {
         let is_missing = owner.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         let is_own = is_missing || owner.is_ok_and(|owner| owner == datastore);
         let unfinished = tries::unfinished(client).await?;
-        let kept = self.keepers.attach().await;
+        let attached = self.keepers.attach().await;
         let unfinished_folders: Vec<TaskFolder> =
             unfinished.iter().map(|attempt| TaskFolder::of(&self.context.home, &attempt.claimed.key)).collect();
         for (attempt, folder) in unfinished.iter().zip(&unfinished_folders) {
@@ -35,7 +35,8 @@ impl Agent {
             if self.running.contains_key(key) || self.environments.is_waiting(key) {
                 continue;
             }
-            if let Some(keeper) = kept.get(folder.path()) {
+            let keeper = attached.iter().find(|(_, folders)| folders.iter().any(|other| other == folder.path()));
+            if let Some((keeper, _)) = keeper {
                 self.watch(key.clone(), Running::new(folder.clone(), keeper.clone(), None), Duration::ZERO);
                 continue;
             }
@@ -72,7 +73,7 @@ impl Agent {
             }
         }
         self.remove_obsolete(&unfinished_folders);
-        kept.values().for_each(|keeper| self.disconnect_if_earlier(keeper));
+        attached.iter().for_each(|(keeper, _)| self.disconnect_if_earlier(keeper));
         // Written last: until all tries are taken over, a missing folder proves nothing.
         if (is_missing || !is_own)
             && !self.needs_take_over
@@ -93,7 +94,7 @@ impl Agent {
             }
             match folder.keeper() {
                 // It has other tries too.
-                Ok(Some(keeper)) if self.keepers.is_connected(&keeper) => {
+                Ok(Some(keeper)) if self.keepers.is_shared(&keeper) => {
                     self.keepers.stop(&keeper, folder.path());
                     end_processes(&folder);
                 }

@@ -2,8 +2,8 @@
 //! on request, and records how they ended. It needs no other process of Leoflow, so that tasks continue while the others
 //! are replaced or fail. It exits when no task runs and no agent is connected.
 
+mod children;
 mod folder;
-mod leftovers;
 mod log;
 mod messages;
 mod secrets;
@@ -16,6 +16,7 @@ pub(crate) use log::{TaskLog, join_pieces};
 pub use messages::{Event, Inbox, Libraries, Outbox, Request, Start, WarmStart, split};
 pub use task_files::{Cause, Outcome, ResultState, Spec, TaskResult};
 
+use children::Children;
 use leoflow_base::home::Home;
 use leoflow_base::sys::net::unix_socket;
 use leoflow_base::sys::process::descriptors::{FIRST_PASSED, take_inherited};
@@ -25,6 +26,8 @@ use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::id;
+use std::rc::Rc;
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -36,18 +39,32 @@ use tries::Tries;
 /// The name by which the program is called as a keeper.
 pub const PROGRAM_NAME: &str = "leoflow-keeper";
 
+/// Pause after a failure to accept a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Path of the socket of the keeper with this pid, for the agents after the one that started it.
 pub fn socket(home: &Home, pid: i32) -> PathBuf {
     home.keepers().join(format!("{pid}.sock"))
 }
 
-/// The running keepers of a home.
+/// The running keepers of a home. Removes the sockets of those that were killed.
 pub fn running(home: &Home) -> Vec<ProcessId> {
-    let entries = fs::read_dir(home.keepers()).into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.path().file_stem()?.to_str()?.parse().ok());
-    // The socket of a killed keeper stays, and its pid may be that of another process.
-    let is_keeper = |pid: &i32| process::arguments(*pid).is_some_and(|arguments| arguments[0] == PROGRAM_NAME);
-    pids.filter(is_keeper).filter_map(ProcessId::of).collect()
+    let mut keepers = Vec::new();
+    for entry in fs::read_dir(home.keepers()).into_iter().flatten().flatten() {
+        let pid = entry.path().file_stem().and_then(|name| name.to_str()?.parse().ok());
+        match pid.and_then(ProcessId::of).filter(|process| is_keeper_of(home, process)) {
+            Some(process) => keepers.push(process),
+            None => drop(fs::remove_file(entry.path())),
+        }
+    }
+    keepers
+}
+
+/// True for a process that runs all tasks of an agent; false for the keeper of an earlier release, which has one task.
+pub fn is_keeper_of(home: &Home, process: &ProcessId) -> bool {
+    let arguments = process::arguments(process.pid).unwrap_or_default();
+    arguments.first().is_some_and(|name| name == PROGRAM_NAME)
+        && arguments.get(1).is_some_and(|root| home.root() == Path::new(root))
 }
 
 /// Runs a keeper for the agent at the other end of descriptor 3, until nothing runs and no agent is connected. Must be
@@ -62,30 +79,40 @@ async fn serve(home: &Home) -> io::Result<()> {
         warn!("processes that tasks leave running will not be ended with them: {error}");
     }
     let mut terminate = signal(SignalKind::terminate())?;
-    // A terminal's Ctrl-C ends the instance, which then ends the tasks.
-    let _interrupt = signal(SignalKind::interrupt())?;
+    let mut child_ended = signal(SignalKind::child())?;
+    // A terminal's Ctrl-C ends the instance, which then ends the tasks. The kernel sends HUP to a stopped keeper whose
+    // parent exits.
+    let _ignored = (signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let path = socket(home, i32::try_from(id()).unwrap_or_default());
     let listener = listen(home, &path)?;
     let stream = StdUnixStream::from(take_inherited(FIRST_PASSED)?);
     stream.set_nonblocking(true)?;
     let mut agent = Some(Agent::connected(UnixStream::from_std(stream)?));
-    let mut tries = Tries::new(home)?;
+    let children = Rc::new(Children::new());
+    let mut tries = Tries::new(home, children.clone())?;
     while agent.is_some() || !tries.is_empty() {
         tokio::select! {
             received = receive(&mut agent) => match received {
                 Some(request) => tries.handle(request),
                 None => agent = None,
             },
-            accepted = listener.accept() => if let Ok((stream, _)) = accepted {
-                // An agent connects only when the one before it has exited. What that one has requested comes first.
-                if let Some(mut earlier) = agent.take() {
-                    while let Some(request) = earlier.requests.recv().await {
-                        tries.handle(request);
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    // An agent connects only when the one before it has exited, by the lock of agents. What that one has
+                    // requested comes first.
+                    if let Some(mut earlier) = agent.take() {
+                        while let Some(request) = earlier.requests.recv().await {
+                            tries.handle(request);
+                        }
                     }
+                    agent = Some(Agent::connected(stream));
+                    tell(&agent, &Event::Running(tries.folders()));
+                    tries.note_new_agent();
                 }
-                agent = Some(Agent::connected(stream));
-                tell(&agent, &Event::Running(tries.folders()));
+                // No descriptor is left, for example.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
+            _ = child_ended.recv() => children.reap(),
             event = tries.next_event() => tell(&agent, &event),
             _ = terminate.recv() => tries.stop_all(),
         }

@@ -1,7 +1,7 @@
 //! A running task: writes its log, ends it at its time limit or on request, and says how it ended.
 
+use super::children::Children;
 use super::folder::TaskFolder;
-use super::leftovers::{self, Siblings};
 use super::log::TaskLog;
 use super::messages::Start;
 use super::secrets::SecretsPipe;
@@ -9,17 +9,15 @@ use super::task_files::{Cause, Outcome};
 use jiff::Timestamp;
 use leoflow_base::protocol::task_log::{Level, Stream};
 use leoflow_base::sys::net::listener;
-use leoflow_base::sys::process::reaper::{self, Exit};
+use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
 use leoflow_base::sys::transient::is_transient;
 use leoflow_python::{TASK_MARK, environment};
-use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 use tokio::net::unix::pipe::Receiver;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
@@ -28,8 +26,12 @@ use tracing::warn;
 const IMPORT_LIMIT: Duration = Duration::from_secs(900);
 /// Time between TERM and KILL for processes that a task left running.
 const LEFTOVER_GRACE: Duration = Duration::from_secs(1);
-/// Pause between two rounds; shorter than the life of a process in a chain that forks and exits.
-const KILL_PAUSE: Duration = Duration::from_millis(1);
+/// Time limit for other children that are exiting: each may have started another process.
+const EXIT_LIMIT: Duration = Duration::from_millis(50);
+/// Pauses between two rounds, each twice the one before; shorter than the life of a process in a chain that forks and
+/// exits.
+const FIRST_KILL_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_KILL_PAUSE: Duration = Duration::from_millis(8);
 /// Pauses between attempts while a transient error lasts; each pause doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -37,8 +39,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LEFTOVER_LIMIT: Duration = Duration::from_secs(10);
 /// Number of KILLs after which a task that does not end is given up.
 const KILLS: u32 = 2;
-/// Poll interval for the task's end if no handler of SIGCHLD can be installed.
-const END_POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// Time limit for draining the pipes of a task that has ended.
 const DRAIN: Duration = Duration::from_millis(200);
 /// `oom_score_adj` of tasks, proc(5): when memory is short, the kernel kills a task rather than Postgres.
@@ -179,21 +179,25 @@ impl RunningTask {
         }
     }
 
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
     /// Watches the task until it has ended, then ends the processes that it left running and closes its log. A
     /// notification of `stop` ends the task.
-    pub async fn keep(mut self, stop: &Notify, siblings: &Siblings, oom_kills: &OomKills) -> Outcome {
+    pub async fn keep(mut self, stop: &Notify, children: &Children) -> Outcome {
         self.log.open_or_later();
-        siblings.add(self.pid);
-        let exit = self.wait_for_end(stop).await;
-        siblings.remove(self.pid);
+        let oom_kills_before = oom_kills();
+        let exit = self.wait_for_end(stop, children).await;
         let ended_at = Timestamp::now();
-        self.end_leftovers(siblings).await;
+        self.end_leftovers(children).await;
         // Read what is already in the pipes; do not wait for another process that still holds them.
         let until = Instant::now() + DRAIN;
         while (self.output.is_some() || self.errors.is_some()) && Instant::now() < until {
             self.read_next(until).await;
         }
-        if self.cause.is_none() && exit == Some(Exit::Signal(9)) && oom_kills.have_increased() {
+        let is_killed = self.cause.is_none() && exit == Some(Exit::Signal(9));
+        if is_killed && oom_kills_before.is_some() && oom_kills() > oom_kills_before {
             self.cause = Some(Cause::Memory);
         }
         let problem = exit.is_none().then(|| "the kernel cannot end the task's process".to_owned());
@@ -203,16 +207,17 @@ impl RunningTask {
     }
 
     /// Returns the exit of the task's process; `None` if it does not end although it was killed.
-    async fn wait_for_end(&mut self, stop: &Notify) -> Option<Exit> {
-        // Also signals the ends of other children.
-        let mut child_ended = signal(SignalKind::child()).ok();
+    async fn wait_for_end(&mut self, stop: &Notify, children: &Children) -> Option<Exit> {
+        let mut reaped = children.reaped();
         loop {
-            if let Some(exit) = reaper::ended_child(self.pid) {
+            reaped.mark_unchanged();
+            if let Some(exit) = children.take_exit(self.pid) {
                 self.has_ended = true;
                 return Some(exit);
             }
             if self.kill_at.is_some_and(|due| due <= Instant::now()) {
                 if self.kills == KILLS {
+                    children.give_up(self.pid);
                     return None;
                 }
                 process::signal_group(self.pid, Signal::Kill);
@@ -222,14 +227,8 @@ impl RunningTask {
             let folder_check = Instant::now().checked_add(folder_check_interval());
             let due = [self.deadline, self.kill_at, folder_check].into_iter().flatten().min();
             let is_stoppable = self.kill_at.is_none();
-            let child_ends = async {
-                match &mut child_ended {
-                    Some(signal) => drop(signal.recv().await),
-                    None => sleep(END_POLL_INTERVAL).await,
-                }
-            };
             tokio::select! {
-                () = child_ends => {}
+                _ = reaped.changed() => {}
                 () = self.read_next(due.unwrap_or_else(|| Instant::now() + LONGEST_PAUSE)) => {}
                 () = stop.notified(), if is_stoppable => {
                     self.log.write_message(Level::Warning, "stopping the task on request");
@@ -315,11 +314,14 @@ impl RunningTask {
     }
 
     /// Ends processes that the task started and did not wait for.
-    async fn end_leftovers(&mut self, siblings: &Siblings) {
-        let (mut is_logged, begun) = (false, Instant::now());
+    async fn end_leftovers(&mut self, children: &Children) {
+        let (mut is_logged, begun, mut pause) = (false, Instant::now(), FIRST_KILL_PAUSE);
         loop {
-            let leftovers = leftovers::find(self.pid, &self.folder.mark(), siblings);
-            if leftovers.is_settled || begun.elapsed() > LEFTOVER_LIMIT {
+            let leftovers = children.leftovers(self.pid, &self.folder.mark());
+            // Processes of other tries exit all the time.
+            let is_patient = !leftovers.pids.is_empty() || !children.has_others();
+            let limit = if is_patient { LEFTOVER_LIMIT } else { EXIT_LIMIT };
+            if leftovers.is_settled || begun.elapsed() > limit {
                 return;
             }
             let (pids, is_in_grace) = (leftovers.pids, begun.elapsed() < LEFTOVER_GRACE);
@@ -333,7 +335,8 @@ impl RunningTask {
             }
             is_logged |= !pids.is_empty();
             // Also reads what they print.
-            self.read_next(Instant::now() + KILL_PAUSE).await;
+            self.read_next(Instant::now() + pause).await;
+            pause = (pause * 2).min(LONGEST_KILL_PAUSE);
         }
     }
 
@@ -372,21 +375,6 @@ async fn readable(pipe: Option<&Receiver>) {
 }
 
 /// The kernel's count of processes that it has killed because memory was short; `None` if it is unknown.
-pub struct OomKills(Cell<Option<u64>>);
-
-impl OomKills {
-    pub fn read() -> Self {
-        Self(Cell::new(oom_kills()))
-    }
-
-    /// True if the count has increased since the last call.
-    fn have_increased(&self) -> bool {
-        let now = oom_kills();
-        let before = self.0.replace(now);
-        before.is_some() && now > before
-    }
-}
-
 fn oom_kills() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/vmstat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()

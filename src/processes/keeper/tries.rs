@@ -1,9 +1,9 @@
 //! The tries that a keeper runs: starts each, from a warm Python if possible, and writes its outcome.
 
+use super::children::Children;
 use super::folder::TaskFolder;
-use super::leftovers::Siblings;
 use super::messages::{Event, Libraries, Request, Start, WarmStart};
-use super::task::{OomKills, Pipes, RunningTask, retry_transient};
+use super::task::{Pipes, RunningTask, retry_transient};
 use super::task_files::{Cause, Outcome};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
@@ -41,15 +41,13 @@ pub struct Tries {
 struct Context {
     own_id: ProcessId,
     warm: SharedWarm,
-    siblings: Siblings,
-    oom_kills: OomKills,
+    children: Rc<Children>,
 }
 
 impl Tries {
-    pub fn new(home: &Home) -> io::Result<Self> {
+    pub fn new(home: &Home, children: Rc<Children>) -> io::Result<Self> {
         let own_id = ProcessId::current().ok_or_else(|| io::Error::other("this process is not in /proc"))?;
-        let (warm, siblings) = (SharedWarm::for_tasks(home), Siblings::default());
-        let context = Context { own_id, warm, siblings, oom_kills: OomKills::read() };
+        let context = Context { own_id, warm: SharedWarm::for_tasks(home), children };
         Ok(Self {
             context: Rc::new(context),
             running: HashMap::new(),
@@ -89,7 +87,7 @@ impl Tries {
     fn start(&mut self, start: Box<Start>) {
         let (folder, stop) = (start.folder.clone(), Rc::new(Notify::new()));
         self.running.insert(folder.clone(), stop.clone());
-        self.context.siblings.set_count(self.running.len());
+        self.context.children.add_try(TaskFolder::at(folder.clone()).mark());
         let handle = self.tasks.spawn_local(run(self.context.clone(), start, stop));
         self.folders.insert(handle.id(), folder);
     }
@@ -97,6 +95,11 @@ impl Tries {
     /// Ends all tries.
     pub fn stop_all(&self) {
         self.running.values().for_each(|stop| stop.notify_one());
+    }
+
+    /// Reports again that nothing runs, for an agent that has just connected.
+    pub fn note_new_agent(&mut self) {
+        self.was_idle = false;
     }
 
     /// Waits for the next event: the end of a try, or once after each request that nothing runs any more.
@@ -118,7 +121,7 @@ impl Tries {
             let id = ended.map_or_else(|panic| panic.id(), |(id, ())| id);
             if let Some(folder) = self.folders.remove(&id) {
                 self.running.remove(&folder);
-                self.context.siblings.set_count(self.running.len());
+                self.context.children.remove_try(&TaskFolder::at(folder.clone()).mark());
                 return Event::Ended(folder);
             }
         }
@@ -135,7 +138,7 @@ async fn run(context: Rc<Context>, start: Box<Start>, stop: Rc<Notify>) {
         Err(error) => return warn!("cannot take {}: {error}", folder.path().display()),
     }
     let outcome = match context.begin(&folder, &start, &stop).await {
-        Ok(Some(task)) => task.keep(&stop, &context.siblings, &context.oom_kills).await,
+        Ok(Some(task)) => task.keep(&stop, &context.children).await,
         Ok(None) => stopped_early(),
         Err(error) => Outcome::not_started(&error),
     };
@@ -160,11 +163,16 @@ impl Context {
                 () = self.prepare(warm) => {}
                 () = stop.notified() => return Ok(None),
             }
-            if let Some(task) = self.fork(folder, start, warm).await? {
+            self.children.begin_fork();
+            let forked = self.fork(folder, start, warm).await;
+            self.children.end_fork();
+            if let Some(task) = forked? {
                 return Ok(Some(task));
             }
         }
-        RunningTask::start(folder, start).map(Some)
+        let task = RunningTask::start(folder, start)?;
+        self.children.add_task(task.pid());
+        Ok(Some(task))
     }
 
     /// Waits for a warm Python, and for the template of the DAG version.
@@ -185,6 +193,7 @@ impl Context {
         let WarmStart { interpreter, usage_key, template, .. } = warm;
         let forked = self.warm.fork(interpreter, usage_key, *template, &request, ends.as_fds()).await;
         let Some(forked) = forked else { return Ok(None) };
+        self.children.add_task(forked.pid);
         let task = RunningTask::new(folder, start, forked.pid, pipes);
         // Fails if the process was killed meanwhile, which is then its end.
         let _ = forked.begin();

@@ -9,7 +9,7 @@ use leoflow_base::sys::net::seqpacket::SeqPacket;
 use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::reaper;
 use leoflow_base::sys::process::spawn::Spawn;
-use leoflow_base::sys::process::{self, Signal};
+use leoflow_base::sys::process::{self, ProcessId, Signal};
 use leoflow_base::sys::transient::is_transient;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -48,7 +48,8 @@ pub struct Zygote {
     /// The folders of its module search path with their modification times; `None` until `ready` has returned.
     search_path: Option<Vec<(Option<SystemTime>, PathBuf)>>,
     socket: Rc<SeqPacket>,
-    pid: i32,
+    /// `None` where /proc is missing, and in tests.
+    process: Option<ProcessId>,
     /// When the first message, which says that the zygote is ready or has failed, was received.
     loaded_at: watch::Receiver<Option<Instant>>,
     /// `None` before the message arrives, and after `ready` has returned it.
@@ -165,7 +166,7 @@ impl Zygote {
             last_used: Instant::now(),
             search_path: None,
             socket,
-            pid,
+            process: ProcessId::of(pid),
             loaded_at,
             first_message,
             last_id: Cell::new(0),
@@ -173,13 +174,9 @@ impl Zygote {
         }
     }
 
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
     /// Resident memory in bytes, also that which it shares with other processes.
     pub fn resident_bytes(&self) -> u64 {
-        process::resident_bytes(self.pid).unwrap_or_default()
+        self.process.as_ref().and_then(|process| process::resident_bytes(process.pid)).unwrap_or_default()
     }
 
     /// When it becomes idle after this time without a fork; `None` while it loads, because it then has waiters.
@@ -282,7 +279,15 @@ async fn receive_ready(socket: &SeqPacket, pid: i32) -> io::Result<Ready> {
     loop {
         match receive_answer(socket, CHECK_INTERVAL).await? {
             Some(Answer::Ready(ready)) => return Ok(ready),
-            Some(Answer::Failed { error, .. }) => return Err(io::Error::other(error)),
+            Some(Answer::Failed { error, errno, .. }) => {
+                // The reason may disappear: the caller may try again.
+                let kind = if errno.is_some_and(|errno| is_transient(&io::Error::from_raw_os_error(errno))) {
+                    io::ErrorKind::WouldBlock
+                } else {
+                    io::ErrorKind::Other
+                };
+                return Err(io::Error::new(kind, error));
+            }
             Some(Answer::Forked { .. }) => {
                 return Err(io::Error::other("its first message does not say that it is ready"));
             }
@@ -307,15 +312,16 @@ async fn receive_answer(socket: &SeqPacket, limit: Duration) -> io::Result<Optio
 /// Kills the zygote. Processes that it forked go on.
 impl Drop for Zygote {
     fn drop(&mut self) {
-        let pid = self.pid;
-        process::signal_process(pid, Signal::Kill);
+        let Some(process) = self.process.take() else { return };
+        // Not by its pid alone: it may have been reaped long ago.
+        process.signal(Signal::Kill);
         // A killed process stays a zombie until it is reaped.
-        if let Ok(ended) = PidFd::of_pid(pid) {
-            tokio::task::spawn_local(async move {
+        tokio::task::spawn_local(async move {
+            if let Ok(Some(ended)) = PidFd::open(&process) {
                 let _ = ended.ended().await;
-                reaper::ended_child(pid);
-            });
-        }
+            }
+            reaper::ended_child(process.pid);
+        });
     }
 }
 
@@ -343,14 +349,22 @@ mod tests {
         let theirs = SeqPacket::from_end(theirs).unwrap();
         let local = tokio::task::LocalSet::new();
         let test = async move {
-            // No process has this pid.
-            let (socket, pid) = (Rc::new(ours), i32::MAX);
+            let (socket, process) = (Rc::new(ours), None);
             let late_fork = Cell::new(Some((1, Instant::now())));
             let (loaded_at, first_message) = (watch::channel(None).1, Rc::default());
             let (last_id, last_used) = (Cell::new(1), Instant::now());
             let (libraries, search_path) = (BTreeSet::new(), None);
-            let zygote =
-                Zygote { libraries, last_used, search_path, socket, pid, loaded_at, first_message, last_id, late_fork };
+            let zygote = Zygote {
+                libraries,
+                last_used,
+                search_path,
+                socket,
+                process,
+                loaded_at,
+                first_message,
+                last_id,
+                late_fork,
+            };
             let (_reader, pipe) = listener::pipe().unwrap();
             let request = json!({"job": "task"});
             let fork =

@@ -16,8 +16,8 @@ const PROBE: &str = r#"
 import json, os, resource, signal, subprocess, sys, threading
 from airflow.sdk import DAG, task
 
-with open("imports", "a") as file:
-    file.write("x")
+# The process that has run this file.
+RAN_IN = open("/proc/self/stat").read().split()[0]
 
 def dispositions():
     names = {one: str(signal.getsignal(one)) for one in signal.valid_signals() if one not in (9, 19)}
@@ -80,6 +80,7 @@ def done():
 def probe():
     found = {"seen": seen(), "done": done()}
     found["warm"] = "zygote" in open("/proc/self/cmdline").read().split("\0")
+    found["shared"] = RAN_IN != str(os.getpid())
     return found
 
 def add(task_id):
@@ -114,18 +115,16 @@ fn a_task_behaves_the_same_cold_warm_and_from_a_template() {
     let fresh = run_to_success();
     test.save("probe/leoflow.yaml", settings);
     test.wait_dag("probe", 2);
-    let imports = || std::fs::read_to_string(test.workspace().join("probe/imports")).unwrap().len();
-    let before = imports();
     let shared = run_to_success();
-    assert_eq!(imports() - before, 2, "one for the template, one for the cold task");
     let mut cold = returned(&fresh, "cold");
     let mut others = [("warm", &fresh), ("warm_again", &fresh), ("warm", &shared), ("warm_again", &shared)]
         .map(|(task_id, run_id)| returned(run_id, task_id));
-    assert_eq!(cold["warm"], false);
-    assert!(others.iter().all(|probed| probed["warm"] == true));
+    let kind = |probed: &Value| [&probed["warm"], &probed["shared"]].map(|value| value.as_bool().unwrap());
+    assert_eq!(kind(&cold), [false, false]);
+    assert_eq!(others.each_ref().map(kind), [[true, false], [true, false], [true, true], [true, true]]);
     let mut random_values: Vec<Value> = Vec::new();
     for result in others.iter_mut().chain([&mut cold]) {
-        result.as_object_mut().unwrap().remove("warm");
+        result.as_object_mut().unwrap().retain(|name, _| name == "seen" || name == "done");
         random_values.extend(result["done"]["chance"].take().as_array().unwrap().clone());
     }
     for (index, random_value) in random_values.iter().enumerate() {
@@ -148,64 +147,66 @@ fn a_task_behaves_the_same_cold_warm_and_from_a_template() {
     assert_eq!((&cold["done"]["pool"], &cold["done"]["fork"]), (&json!([2, 4]), &json!(3)));
 }
 
-/// A DAG file that notes each run of it in the file `imports`, and three tasks that return `value`.
-fn counted(top: &str, value: &str) -> String {
-    format!(
-        "import os\nfrom airflow.sdk import DAG, task\n{top}\nwith open('imports', 'a') as file:\n    file.write('x')\n\
-         with DAG('counted'):\n    @task\n    def t(before):\n        return {value}\n    \
+/// Runs a DAG of three tasks in a row. The file begins with `top`. Returns for each task whether its process has run the
+/// file itself, and `value`.
+fn run_tasks(test: &TestHome, dag_id: &str, top: &str, value: &str) -> Vec<(bool, Value)> {
+    let text = format!(
+        "import os\nfrom airflow.sdk import DAG, task\n{top}\nRAN_IN = open('/proc/self/stat').read().split()[0]\n\
+         with DAG({dag_id:?}):\n    @task\n    def t(before):\n        return [RAN_IN == str(os.getpid()), {value}]\n    \
          t.override(task_id='c')(t.override(task_id='b')(t.override(task_id='a')(0)))\n"
-    )
-}
-
-/// Runs the DAG `counted`; returns how often its file was run for the tasks, and what they returned.
-fn imports_of_a_run(test: &TestHome) -> (usize, Vec<String>) {
-    let count = || std::fs::read_to_string(test.workspace().join("counted/imports")).unwrap().len();
-    let before = count();
-    let run_id = test.trigger("counted");
-    let run = test.wait_run("counted", &run_id);
+    );
+    test.save(&format!("{dag_id}/dag.py"), &text);
+    test.wait_dag(dag_id, 1);
+    let run_id = test.trigger(dag_id);
+    let run = test.wait_run(dag_id, &run_id);
     assert_eq!(run["state"], "success", "{}", test.sql("SELECT task_id, outcome FROM task_try"));
     let query = format!("SELECT value FROM xcom WHERE run_id = '{run_id}' AND key = 'return_value' ORDER BY task_id");
-    (count() - before, test.sql(&query).lines().map(str::to_owned).collect())
+    let returned = test.sql(&query);
+    let values = returned.lines().map(|line| serde_json::from_str::<(bool, Value)>(line).unwrap());
+    values.collect()
 }
 
 #[test]
 fn tries_share_a_run_of_their_file_until_what_it_reads_changes() {
     let test = TestHome::started_with(&[STAYS]);
-    test.save("counted/settings.txt", "one");
-    test.save("counted/dag.py", &counted("TEXT = open('settings.txt').read()", "TEXT"));
-    test.wait_dag("counted", 1);
-    assert_eq!(imports_of_a_run(&test), (1, vec!["\"one\"".to_owned(); 3]));
-    assert_eq!(imports_of_a_run(&test), (0, vec!["\"one\"".to_owned(); 3]));
-    test.save("counted/settings.txt", "two");
-    let (imports, values) = imports_of_a_run(&test);
-    assert_eq!(values, ["\"two\""; 3]);
-    // The first try finds the template out of date, and runs the file itself. The server may import the file, too.
-    assert!((1..=3).contains(&imports), "{imports}");
+    let outside = test.folder().join("outside.txt");
+    let all = |is_own: bool, text: &str| vec![(is_own, json!(text)); 3];
+    let inside = test.workspace().join("inside/settings.txt");
+    for (dag_id, path, name) in [("inside", &inside, "settings.txt"), ("outside", &outside, outside.to_str().unwrap())]
+    {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "one").unwrap();
+        let run = || run_tasks(&test, dag_id, &format!("TEXT = open({name:?}).read()"), "TEXT");
+        for _ in 0..2 {
+            assert_eq!(run(), all(false, "one"), "{name}");
+        }
+        std::fs::write(path, "two").unwrap();
+        let values = run();
+        assert_eq!(values[0], (true, json!("two")), "the template is out of date: {values:?}");
+        assert!(values.iter().all(|(_, text)| text == "two"), "{values:?}");
+        assert_eq!(run(), all(false, "two"), "{name}");
+    }
 }
 
 #[test]
 fn a_file_whose_import_may_differ_is_run_for_each_try() {
-    for (reason, top, value) in [
-        ("the time", "from datetime import datetime\nNOW = datetime.now()", "str(NOW)"),
-        (
-            "a thread",
-            "import threading\nthreading.Thread(target=__import__('time').sleep, args=[600], daemon=True).start()",
-            "before",
-        ),
-        ("an open file", "FILE = open(os.devnull)", "before"),
-        ("a child process", "import subprocess\nCHILD = subprocess.Popen(['sleep', '5'])", "before"),
+    let test = TestHome::started_with(&[STAYS]);
+    for (reason, top) in [
+        ("the_time", "from datetime import datetime\nNOW = datetime.now()"),
+        ("a_thread", "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"),
+        ("an_open_file", "FILE = open(os.devnull)"),
+        ("a_program", "import subprocess\nTEXT = subprocess.check_output(['date'])"),
+        ("a_written_file", "with open('written', 'w') as file:\n    file.write('x')"),
+        ("shared_memory", "import multiprocessing\nLOCK = multiprocessing.Lock()"),
+        ("a_fork", "if os.fork() == 0:\n    os._exit(0)\nos.wait()"),
     ] {
-        let test = TestHome::started_with(&[STAYS]);
-        test.save("counted/dag.py", &counted(top, value));
-        test.wait_dag("counted", 1);
-        // A template is tried once.
-        assert_eq!(imports_of_a_run(&test).0, 4, "{reason}");
-        let (imports, values) = imports_of_a_run(&test);
-        assert_eq!(imports, 3, "{reason}");
-        if reason == "the time" {
-            assert!(values[0] != values[1] && values[1] != values[2], "{values:?}");
+        for _ in 0..2 {
+            let is_own = run_tasks(&test, reason, top, "0").into_iter().map(|(is_own, _)| is_own).collect::<Vec<_>>();
+            assert_eq!(is_own, [true; 3], "{reason}");
         }
     }
+    let log = std::fs::read_to_string(test.home.join("logs/keeper.log")).unwrap();
+    assert_eq!(log.matches("runs its file again: ").count(), 7, "{log}");
 }
 
 /// Returns the pid of the warm Python of `leoflow-keeper` or `leoflow-server`.

@@ -166,6 +166,17 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
+def begin():
+    """Makes a fork of a warm Python like a new process."""
+    set_handler(SIGPIPE, IGNORED)
+    set_mask(SET_MASK, ())
+    # The exit functions of the warm Python must not run in this process.
+    atexit._clear()
+    loading.begin()
+    gc.enable()
+    libraries.forked_from_warm = True
+
+
 def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], object], has_user_code: bool = False) -> NoReturn:
     """In a fork: makes the process like a new one with the same modules loaded, runs `work`, and exits. The kernel
     kills the process when its parent exits. `descriptors` become 0, 1, 2, …. `has_user_code` is true in a fork of a
@@ -175,16 +186,10 @@ def become(parent: int, mark: str, descriptors: list[int], work: Callable[[], ob
         _prctl(SET_PARENT_DEATH_SIGNAL, SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(code)
-        set_handler(SIGPIPE, IGNORED)
-        set_mask(SET_MASK, ())
         place_descriptors(descriptors)
         os.environ[MARK] = mark
         if not has_user_code:
-            # The exit functions of the warm Python must not run in this process.
-            atexit._clear()
-        loading.begin()
-        gc.enable()
-        libraries.forked_from_warm = True
+            begin()
         libraries.seed_numpy()
         work()
     except SystemExit as error:

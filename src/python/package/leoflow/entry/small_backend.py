@@ -80,7 +80,6 @@ def email_problem() -> str | None:
 
 def load(spec: dict[str, Any], workspace: Workspace) -> list[DAG]:
     """Returns the DAGs of the file of a try."""
-    parsing_context.set_parsing_context(spec["dag_id"], spec["task_id"])
     return dags_of(workspace, spec["fileloc"], spec.get("settings"))
 
 
@@ -91,6 +90,7 @@ def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str, dags: lis
     from leoflow.running.task_try import Try
     from leoflow.running.xcoms import TaskXComs
 
+    parsing_context.set_parsing_context(spec["dag_id"], spec["task_id"])
     for dag in load(spec, workspace) if dags is None else dags:
         if dag.dag_id == spec["dag_id"]:
             for problem in workspace.plugin_problems:

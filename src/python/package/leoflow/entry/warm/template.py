@@ -1,29 +1,32 @@
 """A template: a fork of a warm Python that has run the DAG file of a version already, and forks a process for each try of
-its tasks. A try then costs a fork and the task's own code. Only files for which this makes no difference get one."""
+its tasks. A try then costs a fork and the task's own code. A file gets none if a try could notice the difference: see
+`import_time.py`, `effects.py` and `check`."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
 import sys
 
-from leoflow.common import leoflow_server, local_modules, masking, plain_files, task_log
+from leoflow.common import leoflow_server, local_modules, masking, plain_files, real_sdk, task_log
 from leoflow.common.reports import describe
 from leoflow.common.settings import image_folder
-from leoflow.entry import backends, dotenv, libraries, reads, task
+from leoflow.entry import backends, dotenv, libraries, task
 from leoflow.entry.warm import import_time
+from leoflow.entry.warm.effects import UNCHANGED, Effects, Refused, state_of
+from leoflow.running import loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Maximum number of other files that the DAG file reads.
-MOST_READS = 64
 
+class NotImported(Refused):
+    """The DAG file cannot be imported now. A later attempt may succeed."""
 
-class Refused(Exception):
-    """Why a version gets no template."""
+    errno = errno.EAGAIN
 
 
 class Template:
@@ -31,52 +34,53 @@ class Template:
 
     def __init__(self, options: dict[str, Any]):
         """Runs the file; raises Refused if tries must run it themselves."""
-        try:
-            self.run_file(options)
-        except Refused:
-            raise
-        except BaseException as error:
-            raise Refused(f"it cannot be imported: {describe(error)}") from None
-        self.read_output()
-
-    def run_file(self, options):
-        self.captured = [os.memfd_create(name) for name in ("output", "errors")]
-        for descriptor, captured in enumerate(self.captured, 1):
-            os.dup2(captured, descriptor)
-        self.hooks = []
+        self.output = Output()
+        self.hooks, self.effects = [], Effects()
         with noting_fork_hooks(self.hooks):
-            spec = task.begin(options)
-            leoflow_server.configure(spec["socket"], spec["token"])
-            before = open_descriptors()
-            self.workspace = task.enter_workspace(spec, options, self.refuse_restart)
-            self.sink = task_log.to_keeper()
-            before |= open_descriptors()
-            self.reads = {}
-            is_reading = reads.note(self.workspace, self.reads)
-            self.workspace.install()
-            backend = backends.current()
-            backend.begin_log(self.sink)
-            self.dags = backend.load(spec, self.workspace)
-            is_reading.clear()
+            try:
+                spec = task.begin(options)
+                if import_time.may_differ(spec["sources"].values()):
+                    raise Refused("its import may have another result each time, because it uses the time, random values or the like")
+                leoflow_server.configure(spec["socket"], spec["token"])
+                self.run_file(spec, options)
+            except Refused:
+                raise
+            except BaseException as error:
+                raise NotImported(f"it cannot be imported: {describe(error)}") from None
+        self.check()
+        self.watched = self.files_to_watch()
+        # As after the import of a try.
+        loading.finish()
+        self.output.end()
+
+    def run_file(self, spec, options):
+        roots = local_modules.project_roots(spec["roots"])
+        self.folders = {path: state_of(path) for path in (*dotenv.paths(roots), *local_modules.plugins_folders(spec["roots"]))}
+        self.workspace = task.enter_workspace(spec, options, self.refuse_restart)
+        if real_sdk.is_active() and any(self.folders[path] for path in local_modules.plugins_folders(spec["roots"])):
+            raise Refused("it has plugins, which begin before the file")
+        sink = task_log.to_keeper()
+        self.workspace.install()
+        backend = backends.current()
+        backend.begin_log(sink)
+        self.modules, self.descriptors, self.shared = set(sys.modules), descriptors(), shared_mappings()
+        self.effects.begin()
+        self.dags = backend.load(spec, self.workspace)
+        self.effects.end()
         task_log.finish()
-        self.check(before)
-        others = [path for path in self.reads if path not in self.workspace.executed]
-        roots = self.workspace.roots
-        watched = [*others, *dotenv.paths(local_modules.project_roots(roots)), *local_modules.plugins_folders(roots)]
-        self.stats = {path: stat_of(path) for path in watched}
 
     def refuse_restart(self, *_):
         raise Refused("its variables are read when Python starts")
 
-    def check(self, before):
+    def check(self):
         """Raises Refused if a fork of this process could differ from one that runs the file itself."""
         libraries.end_threads()
         if libraries.threads():
             raise Refused(f"it starts threads: {', '.join(libraries.threads())}")
-        if open_descriptors() - before:
+        if descriptors() != self.descriptors:
             raise Refused("it keeps files or connections open")
-        if has_children():
-            raise Refused("it starts processes")
+        if shared_mappings() - self.shared:
+            raise Refused("it has memory that its forks would share, such as a lock of multiprocessing")
         if signal.getitimer(signal.ITIMER_REAL)[0]:
             raise Refused("it sets a timer")
         if self.hooks:
@@ -85,53 +89,75 @@ class Template:
             raise Refused("it reads Variables, Connections or secrets")
         if image_folder.is_in_use():
             raise Refused("it has an image_folder")
-        if len(self.reads) > MOST_READS:
-            raise Refused("it reads many files")
-        if import_time.may_differ(self.workspace.executed.values()):
-            raise Refused("it may have another result each time, because it uses the time, random values or the like")
+        sources = self.workspace.executed
+        if import_time.may_differ(text for path, text in sources.items() if path not in self.workspace.stored):
+            raise Refused("its modules may have another result each time")
 
-    def is_current(self):
+    def files_to_watch(self):
+        """Returns the state of what the file has read, by path. Stored sources do not change."""
+        stored = self.workspace.stored
+        watched = {path: state for path, state in self.effects.read.items() if path not in stored}
+        for name in set(sys.modules) - self.modules:
+            # Of a compiled module, Python has not opened the source.
+            path = getattr(sys.modules.get(name), "__file__", None)
+            if path and path not in stored and not os.path.realpath(path).startswith(UNCHANGED):
+                watched.setdefault(path, state_of(path))
+        return {**self.folders, **watched}
+
+    def is_current(self) -> bool:
         """False once a file that the DAG file has read has changed."""
-        return all(stat_of(path) == stat for path, stat in self.stats.items())
+        return all(state_of(path) == state for path, state in self.watched.items())
+
+    def owns(self, path: str) -> bool:
+        return self.workspace.owns(path)
 
     def run_try(self, options: dict[str, Any]) -> None:
         """In a fork: runs the try."""
-        for descriptor, captured in enumerate(self.printed, 1):
-            os.write(descriptor, captured)
+        self.output.repeat()
         task_log.reconnect()
         task.main(options, self)
 
-    def read_output(self):
-        """Reads what the file has printed, which becomes part of each try's log."""
+
+class Output:
+    """What a DAG file prints, which becomes part of each try's log."""
+
+    def __init__(self):
+        self.files = [os.memfd_create(name) for name in ("output", "errors")]
+        for descriptor, file in enumerate(self.files, 1):
+            os.dup2(file, descriptor)
         self.printed = []
-        for captured in self.captured:
-            os.lseek(captured, 0, os.SEEK_SET)
-            self.printed.append(plain_files.read_descriptor(captured))
-            os.close(captured)
+
+    def end(self):
+        for file in self.files:
+            os.lseek(file, 0, os.SEEK_SET)
+            self.printed.append(plain_files.read_descriptor(file))
+            os.close(file)
         null = os.open("/dev/null", os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
         os.close(null)
 
-
-def open_descriptors():
-    return {name for name in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{name}")}
-
-
-def stat_of(path):
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    def repeat(self):
+        for descriptor, text in enumerate(self.printed, 1):
+            os.write(descriptor, text)
 
 
-def has_children():
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
+def descriptors():
+    """Returns the open descriptors, each with what it refers to."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            # The descriptor of the listing.
+            pass
+    return found
+
+
+def shared_mappings():
+    """Returns the memory that forks would share with this process."""
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as file:
+        return {line for line in file if line.split()[1].endswith("s")}
 
 
 class noting_fork_hooks:

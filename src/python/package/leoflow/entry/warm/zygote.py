@@ -1,5 +1,5 @@
-"""A zygote, or warm Python: a process that has loaded the modules that every task and parse needs. It runs no user code
-and forks a process for each task or parse.
+"""A zygote, or warm Python: a process that has loaded the modules that every task and parse needs, and forks a process for
+each task or parse. It runs no user code; its fork that does, a template, serves requests in the same way.
 
 Its owner, which is its parent, sends one JSON datagram per request and receives `{"id", "pid"}` or `{"id", "error"}`. The
 forks run `forked.py`.
@@ -60,7 +60,8 @@ def serve(owner: socket.socket, jobs: dict[str, forked.Run], options: dict[str, 
     # Otherwise the output of imported modules would become output of the forks.
     sys.stdout.flush()
     sys.stderr.flush()
-    path = [folder for folder in sys.path if os.path.isdir(folder)]
+    # A template need not end when a task writes into a folder of the workspace.
+    path = [folder for folder in sys.path if os.path.isdir(folder) and not (template and template.owns(folder))]
     owner.send(json.dumps({"ready": True, "path": path, "left_out": options.get("left_out", {})}).encode())
     later = iter(later)
     while True:
@@ -114,7 +115,7 @@ def become_template(options):
     try:
         template = Template(options)
     except Refused as refused:
-        owner.send(json.dumps({"error": str(refused)}).encode())
+        owner.send(json.dumps({"error": str(refused), "errno": getattr(refused, "errno", None)}).encode())
     else:
         gc.collect()
         serve(owner, {"task": template.run_try}, options, template=template)
