@@ -61,7 +61,7 @@ pub fn running(home: &Home) -> Vec<ProcessId> {
 }
 
 /// True for a process that runs all tasks of an agent; false for the keeper of an earlier release, which has one task.
-pub fn is_keeper_of(home: &Home, process: &ProcessId) -> bool {
+pub(crate) fn is_keeper_of(home: &Home, process: &ProcessId) -> bool {
     let arguments = process::arguments(process.pid).unwrap_or_default();
     arguments.first().is_some_and(|name| name == PROGRAM_NAME)
         && arguments.get(1).is_some_and(|root| home.root() == Path::new(root))
