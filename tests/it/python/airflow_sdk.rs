@@ -430,3 +430,24 @@ fn dag_test_of_the_sdk_reads_stored_values() {
     let read: Vec<&str> = stdout.lines().filter(|line| line.starts_with("read ")).collect();
     assert_eq!(read, ["read Nice Nice none", "read api.example", "read failed"], "{output:?}");
 }
+
+/// Tasks that return whether their process has run the DAG file itself, and what they see of their run.
+const SHARED: &str = "import os\nfrom airflow.sdk import DAG, task\nRAN_IN = open('/proc/self/stat').read().split()[0]\n\
+    with DAG('shared', params={'x': 1}):\n    @task\n    def t(before, ti=None, params=None):\n        \
+    return [RAN_IN == str(os.getpid()), ti.task_id, params['x'], before]\n    \
+    t.override(task_id='b')(t.override(task_id='a')(0))\n";
+
+#[test]
+fn tries_share_a_run_of_a_file_with_the_sdk() {
+    let test = test_home();
+    test.save("shared/dag.py", SHARED);
+    test.wait_imported("shared");
+    let run_id = test.trigger("shared");
+    assert_eq!(test.wait_run("shared", &run_id)["state"], "success", "{}", test.sql("SELECT outcome FROM task_try"));
+    let returned = |task_id: &str| -> Value {
+        let query = format!("SELECT value FROM xcom WHERE task_id = '{task_id}' AND key = 'return_value'");
+        serde_json::from_str(&test.sql(&query)).unwrap()
+    };
+    assert_eq!(returned("b"), json!([false, "b", 1, [false, "a", 1, 0]]));
+    assert!(test.task_log("shared", "b").contains("Done. Returned value was"));
+}

@@ -189,7 +189,7 @@ fn home_recording_messages(messages_dir: &Path) -> TestHome {
     let messages_dir = messages_dir.display();
     let script = format!(
         "#!/bin/sh\nif [ $# = 8 ]; then\n  printf %s \"$8\" > {messages_dir}/$7_options-$$\n  if [ \"$7\" = task ]; then\n    \
-         folder=${{8#*\\\"folder\\\":\\\"}}\n    cp \"${{folder%%\\\"*}}/spec.json\" {messages_dir}/task_spec-$$\n  fi\nfi\n[ \"$7\" != zygote ] || exit 1\nexec python3 \"$@\"\n"
+         folder=${{8#*\\\"folder\\\":\\\"}}\n    cp \"${{folder%%\\\"*}}/spec.json\" {messages_dir}/task_spec-$$\n    cp \"${{folder%%\\\"*}}/code.json\" {messages_dir}/task_code-$$\n  fi\nfi\n[ \"$7\" != zygote ] || exit 1\nexec python3 \"$@\"\n"
     );
     std::fs::write(&path, script).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -235,7 +235,8 @@ fn messages_to_python_match_the_schema() {
             .collect()
     };
     // The first request for a warm Python comes some time after the start of the instance.
-    let kinds = ["parse_options", "task_options", "task_spec", "ask_options", "test_options", "zygote_options"];
+    let kinds =
+        ["parse_options", "task_options", "task_spec", "task_code", "ask_options", "test_options", "zygote_options"];
     wait_until("all kinds of messages", Duration::from_secs(30), || {
         let messages = messages();
         kinds.iter().all(|kind| messages.iter().any(|(other, _)| other == kind))

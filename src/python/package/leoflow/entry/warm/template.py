@@ -13,7 +13,7 @@ import sys
 from leoflow.common import leoflow_server, local_modules, masking, plain_files, real_sdk, task_log
 from leoflow.common.reports import describe
 from leoflow.common.settings import image_folder
-from leoflow.entry import backends, dotenv, libraries, task
+from leoflow.entry import backends, dotenv, forks, libraries, task
 from leoflow.entry.warm import import_time
 from leoflow.entry.warm.effects import UNCHANGED, Effects, Refused, state_of
 from leoflow.running import loading
@@ -59,6 +59,8 @@ class Template:
         self.workspace = task.enter_workspace(spec, options, self.refuse_restart)
         if real_sdk.is_active() and any(self.folders[path] for path in local_modules.plugins_folders(spec["roots"])):
             raise Refused("it has plugins, which begin before the file")
+        # Each fork has a mark of its own; a copy of this one would hide a process that a task leaves running.
+        os.environ.pop(forks.MARK, None)
         sink = task_log.to_keeper()
         self.workspace.install()
         backend = backends.current()
