@@ -57,7 +57,7 @@ const INITDB: &str = "--data-checksums --encoding=UTF8 --locale=C --locale-provi
 /// <https://www.postgresql.org/docs/18/runtime-config-resource.html#GUC-HUGE-PAGES>.
 const SETTINGS: [&str; 8] = [
     "max_connections=60",
-    "shared_buffers=64MB",
+    "shared_buffers=16MB",
     "jit=off",
     "max_parallel_workers_per_gather=0",
     "max_parallel_maintenance_workers=0",
