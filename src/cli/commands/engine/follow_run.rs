@@ -16,6 +16,9 @@ struct Count {
 /// Maximum pause between two polls of a run that changes all the time.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
+/// A run that is followed for longer than this is polled less often.
+const SHORT_RUN: Duration = Duration::from_secs(1);
+
 /// Interval between reads of all task instances of a run; in between only changed ones are read.
 const FULL_READ_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -26,7 +29,7 @@ const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result<RunView, Error> {
     let api = context.api();
     let mut changes = Changes::default();
-    let mut last_response = Instant::now();
+    let (begun, mut last_response) = (Instant::now(), Instant::now());
     let (mut as_of, mut full_read_at) = (None, Instant::now());
     loop {
         let poll_started = Instant::now();
@@ -55,7 +58,8 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
             return Ok(run);
         }
         // A run of thousands of tasks changes all the time; the pause leaves the CPU to the run.
-        tokio::time::sleep((poll_started.elapsed() * 2).min(LONGEST_PAUSE)).await;
+        let factor = if begun.elapsed() < SHORT_RUN { 2 } else { 10 };
+        tokio::time::sleep((poll_started.elapsed() * factor).min(LONGEST_PAUSE)).await;
         // Errors are ignored here; the next poll retries.
         let _ = api.get::<Count>(&format!("/local/changes?after={count}")).await;
     }
