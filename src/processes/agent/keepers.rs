@@ -32,7 +32,7 @@ const MOST_LIBRARIES: usize = 1000;
 /// Variables of the agent that describe its own descriptors.
 const OWN_VARIABLES: &[&str] = &["LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID", "NOTIFY_SOCKET"];
 
-/// What has happened to a keeper or one of its tries.
+/// An event of a keeper or of one of its tries.
 pub enum KeeperEvent {
     /// The try in this folder has ended, or this keeper did not take it.
     Ended(ProcessId, PathBuf),
@@ -47,7 +47,7 @@ pub enum KeeperEvent {
 pub struct Keepers {
     home: Home,
     connected: Vec<Connection>,
-    /// What tasks have imported, which each new keeper is told.
+    /// What tasks have imported; sent to each new keeper.
     libraries: Vec<Libraries>,
     sender: UnboundedSender<KeeperEvent>,
     events: UnboundedReceiver<KeeperEvent>,

@@ -13,7 +13,7 @@ pub struct Children {
     tasks: RefCell<HashSet<i32>>,
     /// The marks of running tries, also of those that are about to start.
     marks: RefCell<HashSet<String>>,
-    /// Exits that nobody has taken. While a task is forked, its pid is unknown, so every exit is kept.
+    /// Exits that `take_exit` has not returned yet. While a task is forked, its pid is unknown, so every exit is kept.
     exits: RefCell<HashMap<i32, Exit>>,
     forking: Cell<usize>,
     reaped: watch::Sender<()>,

@@ -48,7 +48,7 @@ EXIT_SECONDS = 60
 @functools.cache
 def thread_id_address() -> int:
     """Returns where the C library keeps the main thread's id, which the kernel must renew in a child; 0 if unknown. glibc
-    has told the kernel this address; musl has told it another one."""
+    registers this address with the kernel, musl another one."""
     address = ctypes.c_long(0)
     if os.uname().machine not in CLONE or _prctl(GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0) != 0:
         return 0

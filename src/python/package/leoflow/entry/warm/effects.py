@@ -21,7 +21,7 @@ REFUSED = (
     "os.spawn", "os.symlink", "os.system", "os.truncate", "os.utime", "pty.spawn", "shutil.", "socket.bind", "socket.connect",
     "socket.getaddrinfo", "socket.gethostby", "sqlite3.connect", "subprocess.Popen", "tempfile.",
 )
-# Folders of what is installed, and of the kernel.
+# Folders of installed packages, and of the kernel.
 UNCHANGED = tuple(
     os.path.join(os.path.realpath(folder), "") for folder in {
         sys.prefix, sys.base_prefix, PACKAGE, "/proc", "/dev", "/sys", *sysconfig.get_paths().values()})
