@@ -40,7 +40,8 @@ VARIABLES = """
 
 def project(folder):
     (folder / "src").mkdir()
-    (folder / "src/inner.py").write_text("")
+    (folder / "src/inner.py").write_text("with open(__file__[:-8] + 'settings.txt', 'r+'): pass\n")
+    (folder / "src/settings.txt").write_text("")
     (folder / "dag.py").write_text(textwrap.dedent(DAG))
     (folder / ".env").write_text(textwrap.dedent(VARIABLES))
     return {"path": str(folder / "dag.py"), "roots": [str(folder)], "work_in": [str(folder)]}
@@ -95,6 +96,7 @@ class TestProjectEnvironment(unittest.TestCase):
         self.assertEqual((dag["tasks"][0]["retries"], dag["max_active_tasks"]), (3, 2))
         self.assertTrue(any(name.endswith("src/inner.py") for name in found["sources"]), found["sources"])
         self.assertTrue(any(name.endswith(".env") for name in found["reads"]), found["reads"])
+        self.assertTrue(any(name.endswith("src/settings.txt") for name in found["reads"]), "opened for reading and writing")
 
     def test_in_a_new_process(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -33,8 +33,8 @@ def note(workspace: Workspace, is_existing: dict[str, bool]) -> None:
 
 
 def is_read(arguments: tuple[Any, ...]) -> bool:
-    """True for the arguments of the audit event `open` if a path is opened for reading only."""
+    """True for the arguments of the audit event `open` if a path is opened for reading."""
     path, mode, flags = arguments
     if not isinstance(path, (str, bytes)):
         return False
-    return "r" in mode and "+" not in mode if mode else (flags or 0) & (os.O_ACCMODE | os.O_DIRECTORY) == os.O_RDONLY
+    return "r" in mode if mode else (flags or 0) & (os.O_ACCMODE | os.O_DIRECTORY) == os.O_RDONLY

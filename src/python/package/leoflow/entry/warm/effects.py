@@ -56,9 +56,10 @@ class Effects:
         if not self.is_active or event in ("compile", "exec", "import", "object.__getattr__", "sys._getframe"):
             return
         if event == "open":
-            if reads.is_read(arguments):
-                self.note(arguments[0])
-            elif isinstance(arguments[0], (str, bytes)) and not is_compiled(arguments[0]) and not is_unchanged(arguments[0]):
+            path, mode, _ = arguments
+            if reads.is_read(arguments) and "+" not in (mode or ""):
+                self.note(path)
+            elif isinstance(path, (str, bytes)) and not is_compiled(path) and not is_unchanged(path):
                 self.refuse("it writes files")
         elif event in ("os.listdir", "os.scandir"):
             if sys._getframe(1).f_globals.get("__name__") != "importlib._bootstrap_external":
@@ -89,7 +90,7 @@ def state_of(path: str) -> tuple[int, int, int] | None:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def is_unchanged(path):
+def is_unchanged(path: str | bytes) -> bool:
     return os.path.realpath(os.fsdecode(path)).startswith(UNCHANGED)
 
 
