@@ -12,8 +12,10 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tokio::time::{Instant, timeout};
 
-/// Clones share the pool. Must be used in a `LocalSet` on the process's main thread.
-#[derive(Clone)]
+/// Time after which a zygote that loads is looked at again.
+const LOADING_CHECK: Duration = Duration::from_secs(10);
+
+/// Must be used in a `LocalSet` on the process's main thread.
 pub struct SharedWarm(Rc<Shared>);
 
 struct Shared {
@@ -141,6 +143,3 @@ impl SharedWarm {
         });
     }
 }
-
-/// Time after which a zygote that loads is looked at again.
-const LOADING_CHECK: Duration = Duration::from_secs(10);

@@ -36,7 +36,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The pool. For each interpreter it has one zygote for most tasks and one for the tasks that use large libraries.
 pub struct Warm {
     slots: Vec<Slot>,
-    /// Usage keys of the tasks or files that have used a large library.
+    /// Usage keys of the tasks or files that have ever used a large library. None is removed, because a fork cannot tell
+    /// whether it uses a preloaded library.
     large_users: HashSet<String>,
     /// Maximum number of zygotes. If it is 1, the zygote preloads large libraries once any file has used one.
     max_zygotes: usize,
@@ -240,7 +241,7 @@ impl Warm {
     fn slot_for(&mut self, interpreter: &Interpreter, usage_key: &str) -> usize {
         // Airflow's own SDK makes a fork so slow that a large library adds little.
         let is_large = !interpreter.has_airflow_sdk
-            && (self.uses_large(usage_key) || self.max_zygotes == 1 && !self.large_users.is_empty());
+            && (self.large_users.contains(usage_key) || self.max_zygotes == 1 && !self.large_users.is_empty());
         let mut index = self.slot_index(interpreter, is_large);
         if is_large && !self.slots[index].has_large() {
             index = self.slot_index(interpreter, false);
@@ -271,12 +272,6 @@ impl Warm {
                 None => return,
             }
         }
-    }
-
-    /// True if this task or file has ever used a large library. It stays true, because a fork cannot tell whether it
-    /// uses a preloaded library.
-    pub fn uses_large(&self, usage_key: &str) -> bool {
-        self.large_users.contains(usage_key)
     }
 
     /// Records the libraries that a process imported; later zygotes preload them.
@@ -343,12 +338,6 @@ impl Slot {
         }
     }
 
-    fn prepare(&mut self) {
-        if cfg!(target_os = "linux") && self.live.is_none() && !self.is_paused() {
-            self.live = Zygote::start(&self.interpreter, self.usable_libraries()).ok();
-        }
-    }
-
     /// Starts the zygote if needed and possible. The future completes when the zygote is ready or has failed; `None` if
     /// it is ready, or cannot start.
     fn loading(&mut self) -> Option<impl Future<Output = ()> + use<>> {
@@ -356,7 +345,10 @@ impl Slot {
             return None;
         }
         self.drop_outdated();
-        self.prepare();
+        if cfg!(target_os = "linux") && self.live.is_none() {
+            // A fork reports an error.
+            self.live = Zygote::start(&self.interpreter, self.usable_libraries()).ok();
+        }
         let live = self.live.as_mut().filter(|live| !live.is_ready())?;
         live.last_used = Instant::now();
         live.loading()

@@ -107,7 +107,9 @@ impl Agent {
             let ended = Ended::failed(key, Retry::Allowed, Callbacks::Called, RESTORED.to_owned(), now);
             return Ok(TryEnd::Ended(Box::new(ended)));
         }
-        if let (Some(result), Some(interpreter)) = (&result, interpreter) {
+        if let (Some(result), Some(interpreter)) = (&result, interpreter)
+            && !result.libraries.is_empty()
+        {
             let (interpreter, usage_key) = ((**interpreter).clone(), warm::usage_key(key));
             self.keepers.note_libraries(Libraries { interpreter, usage_key, libraries: result.libraries.clone() });
         }

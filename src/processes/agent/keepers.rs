@@ -134,7 +134,7 @@ impl Keepers {
 
     /// Remembers libraries that a task has imported, and has a warm Python with them started the first time.
     pub fn note_libraries(&mut self, noted: Libraries) {
-        if noted.libraries.is_empty() || self.libraries.contains(&noted) {
+        if self.libraries.contains(&noted) {
             return;
         }
         let (interpreter, usage_key) = (Box::new(noted.interpreter.clone()), noted.usage_key.clone());

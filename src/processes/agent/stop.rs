@@ -5,6 +5,7 @@ use leoflow_base::home::Home;
 use leoflow_base::sys::process::reaper;
 use leoflow_base::sys::process::{self, ProcessId, Signal};
 use leoflow_python::TASK_MARK;
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -48,16 +49,17 @@ fn keeper_of_running(folder: &TaskFolder) -> io::Result<Option<ProcessId>> {
 /// Ends all tasks of a stopped home, except those whose folders cannot be read. Returns the number of tasks, and the
 /// first read error.
 pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
-    let (mut remaining, first_error) = live_keepers(home);
-    let count = remaining.len();
-    remaining.iter().for_each(|(_, keeper)| keeper.signal(Signal::Terminate));
+    let (tries, first_error) = live_keepers(home);
+    // A keeper has many tries.
+    let mut remaining: HashSet<&ProcessId> = tries.iter().map(|(_, keeper)| keeper).collect();
+    remaining.iter().for_each(|keeper| keeper.signal(Signal::Terminate));
     let deadline = Instant::now() + STOP_LIMIT;
     while !remaining.is_empty() && Instant::now() < deadline {
         reaper::ended_children();
-        remaining.retain(|(_, keeper)| keeper.is_alive());
+        remaining.retain(|keeper| keeper.is_alive());
         std::thread::sleep(Duration::from_millis(5));
     }
-    for (folder, _) in &remaining {
+    for (folder, _) in tries.iter().filter(|(_, keeper)| remaining.contains(keeper)) {
         end_now(folder);
     }
     // Those without tasks exit by themselves, unless they were stopped.
@@ -68,7 +70,7 @@ pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
             keeper.signal(Signal::Kill);
         }
     }
-    (count, first_error)
+    (tries.len(), first_error)
 }
 
 /// Ends the processes that a killed keeper left, and completes the task's log. The kernel kills the task's own process with

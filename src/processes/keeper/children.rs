@@ -19,6 +19,20 @@ pub struct Children {
     reaped: watch::Sender<()>,
 }
 
+/// Guard for a fork in progress.
+pub struct Forking<'a>(&'a Children);
+
+impl Drop for Forking<'_> {
+    fn drop(&mut self) {
+        let Children { tasks, exits, forking, .. } = self.0;
+        forking.set(forking.get() - 1);
+        if forking.get() == 0 {
+            let tasks = tasks.borrow();
+            exits.borrow_mut().retain(|pid, _| tasks.contains(pid));
+        }
+    }
+}
+
 /// A look at the processes that a task has left running.
 pub struct Leftovers {
     pub pids: Vec<i32>,
@@ -58,17 +72,10 @@ impl Children {
         self.marks.borrow_mut().remove(mark);
     }
 
-    /// Must be called before a task is forked; then `end_fork`, once its pid is added or the fork has failed.
-    pub fn begin_fork(&self) {
+    /// Must be called before a task is forked. The guard is dropped once the task's pid is added or the fork has failed.
+    pub fn begin_fork(&self) -> Forking<'_> {
         self.forking.set(self.forking.get() + 1);
-    }
-
-    pub fn end_fork(&self) {
-        self.forking.set(self.forking.get() - 1);
-        if self.forking.get() == 0 {
-            let tasks = self.tasks.borrow();
-            self.exits.borrow_mut().retain(|pid, _| tasks.contains(pid));
-        }
+        Forking(self)
     }
 
     pub fn add_task(&self, pid: i32) {
@@ -92,7 +99,6 @@ impl Children {
     /// cleared its environment, belongs to the task if no other try runs.
     pub fn leftovers(&self, pid: i32, mark: &str) -> Leftovers {
         let marks = self.marks.borrow();
-        let is_last = marks.len() <= 1;
         let mut found = Leftovers { pids: Vec::new(), is_settled: true };
         let is_task = |child: &i32| self.tasks.borrow().contains(child);
         for child in process::children_and_zombies().into_iter().filter(|child| !is_task(child)) {
@@ -105,7 +111,7 @@ impl Children {
                     found.is_settled = false;
                     false
                 }
-                None => is_last || is_in_group(child, pid),
+                None => !self.has_others() || is_in_group(child, pid),
             };
             if is_own {
                 found.pids.push(child);

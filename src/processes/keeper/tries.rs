@@ -28,13 +28,18 @@ const TEMPLATE_WAIT: Duration = Duration::from_secs(10);
 
 pub struct Tries {
     context: Rc<Context>,
-    /// The running tries by folder, with the requests to stop them.
-    running: HashMap<PathBuf, Rc<Notify>>,
     tasks: JoinSet<()>,
-    /// The folders of the tries in `tasks`; other requests have none.
-    folders: HashMap<Id, PathBuf>,
+    /// The tries in `tasks`, which has other requests too.
+    running: HashMap<Id, Try>,
     /// True if no request has come since the last [`Event::Idle`].
     was_idle: bool,
+}
+
+/// A running try.
+struct Try {
+    folder: TaskFolder,
+    /// Notified to end it.
+    stop: Rc<Notify>,
 }
 
 /// What all tries share.
@@ -48,13 +53,7 @@ impl Tries {
     pub fn new(home: &Home, children: Rc<Children>) -> io::Result<Self> {
         let own_id = ProcessId::current().ok_or_else(|| io::Error::other("this process is not in /proc"))?;
         let context = Context { own_id, warm: SharedWarm::for_tasks(home), children };
-        Ok(Self {
-            context: Rc::new(context),
-            running: HashMap::new(),
-            tasks: JoinSet::new(),
-            folders: HashMap::new(),
-            was_idle: true,
-        })
+        Ok(Self { context: Rc::new(context), tasks: JoinSet::new(), running: HashMap::new(), was_idle: true })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -63,7 +62,7 @@ impl Tries {
 
     /// The folders of the running tries.
     pub fn folders(&self) -> Vec<PathBuf> {
-        self.running.keys().cloned().collect()
+        self.running.values().map(|running| running.folder.path().to_owned()).collect()
     }
 
     /// Begins to do what the agent requests.
@@ -72,7 +71,7 @@ impl Tries {
         let context = self.context.clone();
         match request {
             Request::Start(start) => self.start(start),
-            Request::Stop(folder) => self.running.get(&folder).into_iter().for_each(|stop| stop.notify_one()),
+            Request::Stop(folder) => self.stop(|running| running.folder.path() == folder),
             Request::Prepare { interpreter, usage_key } => {
                 self.tasks.spawn_local(async move { context.warm.prepare(&interpreter, &usage_key).await });
             }
@@ -85,16 +84,19 @@ impl Tries {
     }
 
     fn start(&mut self, start: Box<Start>) {
-        let (folder, stop) = (start.folder.clone(), Rc::new(Notify::new()));
-        self.running.insert(folder.clone(), stop.clone());
-        self.context.children.add_try(TaskFolder::at(folder.clone()).mark());
-        let handle = self.tasks.spawn_local(run(self.context.clone(), start, stop));
-        self.folders.insert(handle.id(), folder);
+        let (folder, stop) = (TaskFolder::at(start.folder.clone()), Rc::new(Notify::new()));
+        self.context.children.add_try(folder.mark());
+        let handle = self.tasks.spawn_local(run(self.context.clone(), folder.clone(), start, stop.clone()));
+        self.running.insert(handle.id(), Try { folder, stop });
     }
 
     /// Ends all tries.
     pub fn stop_all(&self) {
-        self.running.values().for_each(|stop| stop.notify_one());
+        self.stop(|_| true);
+    }
+
+    fn stop(&self, is_meant: impl Fn(&Try) -> bool) {
+        self.running.values().filter(|running| is_meant(running)).for_each(|running| running.stop.notify_one());
     }
 
     /// Reports again that nothing runs, for an agent that has just connected.
@@ -119,18 +121,16 @@ impl Tries {
                 () = warm.emptied() => continue,
             };
             let id = ended.map_or_else(|panic| panic.id(), |(id, ())| id);
-            if let Some(folder) = self.folders.remove(&id) {
-                self.running.remove(&folder);
-                self.context.children.remove_try(&TaskFolder::at(folder.clone()).mark());
-                return Event::Ended(folder);
+            if let Some(Try { folder, .. }) = self.running.remove(&id) {
+                self.context.children.remove_try(&folder.mark());
+                return Event::Ended(folder.path().to_owned());
             }
         }
     }
 }
 
 /// Runs a try to its end, unless another keeper has it.
-async fn run(context: Rc<Context>, start: Box<Start>, stop: Rc<Notify>) {
-    let folder = TaskFolder::at(start.folder.clone());
+async fn run(context: Rc<Context>, folder: TaskFolder, start: Box<Start>, stop: Rc<Notify>) {
     match folder.take(&context.own_id) {
         Ok(true) => {}
         Ok(false) => return,
@@ -163,10 +163,7 @@ impl Context {
                 () = self.prepare(warm) => {}
                 () = stop.notified() => return Ok(None),
             }
-            self.children.begin_fork();
-            let forked = self.fork(folder, start, warm).await;
-            self.children.end_fork();
-            if let Some(task) = forked? {
+            if let Some(task) = self.fork(folder, start, warm).await? {
                 return Ok(Some(task));
             }
         }
@@ -191,6 +188,7 @@ impl Context {
             "job": "task", "mark": folder.mark(), "options": warm.options, "oom_score": super::task::OOM_SCORE,
         });
         let WarmStart { interpreter, usage_key, template, .. } = warm;
+        let _forking = self.children.begin_fork();
         let forked = self.warm.fork(interpreter, usage_key, *template, &request, ends.as_fds()).await;
         let Some(forked) = forked else { return Ok(None) };
         self.children.add_task(forked.pid);

@@ -51,7 +51,7 @@ impl Signal {
 }
 
 /// Identifies one process, even after its pid is reused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     pub pid: i32,
     /// Clock ticks between boot and the process's start, field 22 of `/proc/PID/stat`.

@@ -40,9 +40,9 @@ def load_ahead(names: Iterable[str], load: Callable[[Iterable[str]], None]) -> t
         for name in names:
             if name in PARTS:
                 load((name, *PARTS[name]))
-                end_threads()
-                if threads():
-                    return name, f"it starts threads, which do not survive a fork: {', '.join(threads())}"
+                remaining = end_threads()
+                if remaining:
+                    return name, f"it starts threads, which do not survive a fork: {', '.join(remaining)}"
     finally:
         # Forks get the original variables.
         for variable, value in original.items():
@@ -60,7 +60,7 @@ def seed_numpy():
         random.seed()
 
 
-def threads() -> list[str]:
+def threads():
     """Returns the kernel's names of all threads except the main one."""
     names = []
     for thread in os.listdir("/proc/self/task"):
@@ -74,14 +74,16 @@ def threads() -> list[str]:
     return sorted(names)
 
 
-def end_threads() -> None:
+def end_threads() -> list[str]:
     """Ends the threads of OpenBLAS, which numpy uses, by forking: its fork handler stops them in the parent, too. They
-    restart on demand."""
-    if threads():
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
+    restart on demand. Returns the names of the threads that remain."""
+    if not threads():
+        return []
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return threads()
 
 
 def restart(environment: dict[str, str], job: str, options: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from leoflow.common.reports import describe
 from leoflow.common.settings import image_folder
 from leoflow.entry import backends, dotenv, forks, libraries, task
 from leoflow.entry.warm import import_time
-from leoflow.entry.warm.effects import UNCHANGED, Effects, Refused, state_of
+from leoflow.entry.warm.effects import Effects, Refused, is_unchanged, state_of
 from leoflow.running import loading
 
 TYPE_CHECKING = False
@@ -76,9 +76,9 @@ class Template:
 
     def check(self):
         """Raises Refused if a fork of this process could differ from one that runs the file itself."""
-        libraries.end_threads()
-        if libraries.threads():
-            raise Refused(f"it starts threads: {', '.join(libraries.threads())}")
+        threads = libraries.end_threads()
+        if threads:
+            raise Refused(f"it starts threads: {', '.join(threads)}")
         if descriptors() != self.descriptors:
             raise Refused("it keeps files or connections open")
         if shared_mappings() - self.shared:
@@ -102,16 +102,13 @@ class Template:
         for name in set(sys.modules) - self.modules:
             # Of a compiled module, Python has not opened the source.
             path = getattr(sys.modules.get(name), "__file__", None)
-            if path and path not in stored and not os.path.realpath(path).startswith(UNCHANGED):
+            if path and path not in stored and not is_unchanged(path):
                 watched.setdefault(path, state_of(path))
         return {**self.folders, **watched}
 
     def is_current(self) -> bool:
         """False once a file that the DAG file has read has changed."""
         return all(state_of(path) == state for path, state in self.watched.items())
-
-    def owns(self, path: str) -> bool:
-        return self.workspace.owns(path)
 
     def run_try(self, options: dict[str, Any]) -> None:
         """In a fork: runs the try."""

@@ -40,8 +40,6 @@ STANDARD = (
     "inspect", "io", "itertools", "json", "linecache", "logging", "math", "os.path", "pathlib", "random", "re", "resource",
     "shutil", "socket", "stat", "string", "subprocess", "tempfile", "time", "traceback", "typing", "urllib.parse", "uuid", "zoneinfo",
 )
-
-
 # Modules of every task. With them, a warm Python is ready after half of the time that it takes to load all.
 FIRST = (
     "leoflow.entry.task", "leoflow.entry.small_backend", "leoflow.entry.warm.template", "leoflow.running.context",
@@ -61,7 +59,7 @@ def serve(owner: socket.socket, jobs: dict[str, forked.Run], options: dict[str, 
     sys.stdout.flush()
     sys.stderr.flush()
     # A template need not end when a task writes into a folder of the workspace.
-    path = [folder for folder in sys.path if os.path.isdir(folder) and not (template and template.owns(folder))]
+    path = [folder for folder in sys.path if os.path.isdir(folder) and not (template and template.workspace.owns(folder))]
     owner.send(json.dumps({"ready": True, "path": path, "left_out": options.get("left_out", {})}).encode())
     later = iter(later)
     while True:
@@ -172,8 +170,7 @@ def begin(options):
 
 def refuse_threads():
     """Raises RuntimeError if this process has more than one thread."""
-    libraries.end_threads()
-    names = libraries.threads()
+    names = libraries.end_threads()
     if names:
         raise RuntimeError(f"a module started threads, which do not survive a fork: {', '.join(names)}")
 
@@ -202,7 +199,6 @@ def own_modules() -> Iterator[str]:
     for layer in ("common", "authoring", "running"):
         yield from modules_below(os.path.join(PACKAGE, "leoflow", layer), f"leoflow.{layer}")
     yield from (f"leoflow.entry.{name}" for name in ("parse", "ask", "settings", "dotenv", "reads", "structure"))
-    yield from ("leoflow.entry.warm.import_time", "leoflow.entry.warm.template")
 
 
 def modules_below(folder, package):
