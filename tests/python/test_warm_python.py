@@ -78,6 +78,25 @@ class TestWarmPython(unittest.TestCase):
         message, _, _ = self.zygote(numpy=STARTS_A_THREAD, pandas="import numpy\n" + textwrap.dedent(STARTS_A_THREAD))
         self.assertEqual(sorted(message["left_out"]), ["numpy", "pandas"])
 
+    def test_a_rehearsal_changes_nothing_in_its_process(self):
+        code = """
+            import logging, os, signal
+            from leoflow.authoring.dag.dag import created_dags
+            from leoflow.entry.warm.rehearsal import rehearse
+
+            def state():
+                handlers = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)]
+                levels = [logging.getLogger(name).level for name in (None, "httpx", "sqlalchemy.engine")]
+                return dict(os.environ), handlers, levels, logging.getLogger().handlers[:], created_dags[:]
+
+            before = state()
+            print(rehearse()["state"], state() == before)
+        """
+        environment = {**os.environ, "AIRFLOW_CTX_DAG_ID": "of the user"}
+        command = [sys.executable, "-c", textwrap.dedent(code)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+        self.assertEqual((done.stdout, done.stderr), ("success True\n", ""))
+
     def leave(self, code):
         """Runs code in a process that then ends with `forks.leave`, like the process of a task."""
         code = f"import atexit, threading, time\nfrom leoflow.entry import forks\nforks.EXIT_SECONDS = 1\n{code}\nforks.leave(3)"

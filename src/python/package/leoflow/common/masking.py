@@ -28,7 +28,8 @@ def set_keeper(keeper: int) -> None:
 
 
 def is_sensitive(name: str) -> bool:
-    return any(part in name.lower() for part in SENSITIVE)
+    lowered = name.lower()
+    return any(part in lowered for part in SENSITIVE)
 
 
 def mask_sensitive(name: str, value: Any) -> None:

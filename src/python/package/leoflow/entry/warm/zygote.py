@@ -42,8 +42,9 @@ STANDARD = (
 )
 # Modules of every task. With them, a warm Python is ready after half of the time that it takes to load all.
 FIRST = (
-    "leoflow.entry.task", "leoflow.entry.small_backend", "leoflow.entry.warm.template", "leoflow.running.context",
-    "leoflow.running.task_api", "leoflow.running.task_try", "leoflow.running.xcoms", "airflow.sdk",
+    "copy", "leoflow.authoring.loggers", "leoflow.entry.task", "leoflow.entry.small_backend", "leoflow.entry.warm.rehearsal",
+    "leoflow.entry.warm.template", "leoflow.running.context", "leoflow.running.task_api", "leoflow.running.task_try",
+    "leoflow.running.xcoms", "airflow.sdk",
 )
 
 
@@ -161,11 +162,22 @@ def begin(options):
         libraries.is_loaded_too_early = preload.preload_all()
     else:
         load(FIRST)
+        rehearse()
     refuse_threads()
     left_out = libraries.load_ahead(options["preload"], load)
     if left_out:
         restart_without(*left_out, options, environment)
     sys.path[:] = [folder for folder in sys.path if folder not in support]
+
+
+def rehearse():
+    from leoflow.entry.warm.rehearsal import rehearse
+
+    try:
+        rehearse()
+    except Exception as error:
+        # Tasks then take a little longer.
+        sys.stderr.write(f"failed to rehearse: {error!r}\n")
 
 
 def refuse_threads():
