@@ -67,7 +67,10 @@ async fn session(
     evaluator: &impl TimetableEvaluator,
     watch: &mut Option<ClockWatch>,
 ) -> Result<()> {
-    let (mut client, mut events) = endpoint.listen(config, events::ENGINE).await?;
+    let (mut client, mut events) = events::listen(endpoint, config, events::ENGINE).await?;
+    // A crash of Postgres or of the machine may lose the last changes, which the scheduler then makes again: all follow
+    // from what is stored. What another process commits because of one is flushed after it, so both are stored.
+    client.batch_execute("SET synchronous_commit = off").await?;
     // Events may have been missed while there was no connection.
     on_event(None);
     wait_to_lead(&client, &mut events, on_event).await?;
@@ -217,9 +220,17 @@ impl PendingWork {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        !self.dags && !self.is_urgent()
+    }
+
     /// True when the only pending work is not urgent.
     fn can_wait(&self) -> bool {
-        self.dags && self.runs.is_empty() && !self.schedules && !self.assets && !self.capacity
+        self.dags && !self.is_urgent()
+    }
+
+    fn is_urgent(&self) -> bool {
+        !self.runs.is_empty() || self.schedules || self.assets || self.capacity
     }
 
     /// Does all pending and due work, for about `MAX_WORK`: with `@continuous`, a run may be due again as soon as it
@@ -313,19 +324,34 @@ async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey) ->
     }
 }
 
-/// Waits for an event, for at most `limit`, and adds all events that have arrived to `work`. Returns false on timeout.
+/// Waits for events that are work, for at most `limit`, and adds all that have arrived to `work`. Returns false on
+/// timeout.
 async fn wait_for_work(
     events: &mut UnboundedReceiver<String>,
     limit: Duration,
     on_event: &impl Fn(Option<&Event>),
     work: &mut PendingWork,
 ) -> Result<bool> {
-    // After a timeout, scheduled runs may be due.
-    let Ok(first) = tokio::time::timeout(limit, events.recv()).await else {
-        work.schedules = true;
-        return Ok(false);
-    };
-    let mut next = Some(first.ok_or_else(connection_lost)?);
+    let deadline = tokio::time::Instant::now() + limit;
+    while let Ok(first) = tokio::time::timeout_at(deadline, events.recv()).await {
+        receive(first.ok_or_else(connection_lost)?, events, on_event, work).await?;
+        if !work.is_empty() {
+            return Ok(true);
+        }
+    }
+    // Scheduled runs may be due.
+    work.schedules = true;
+    Ok(false)
+}
+
+/// Adds the event `first` to `work`, and all others that have arrived.
+async fn receive(
+    first: String,
+    events: &mut UnboundedReceiver<String>,
+    on_event: &impl Fn(Option<&Event>),
+    work: &mut PendingWork,
+) -> Result<()> {
+    let mut next = Some(first);
     let delay_ends = tokio::time::Instant::now() + DAG_CHANGE_DELAY;
     while let Some(payload) = next {
         let event = Event::parse(&payload);
@@ -340,5 +366,5 @@ async fn wait_for_work(
             Err(_) => None,
         };
     }
-    Ok(true)
+    Ok(())
 }

@@ -9,7 +9,6 @@ use super::try_outcome;
 use super::warm;
 use crate::keeper::{Libraries, TaskFolder};
 use deadpool_postgres::ClientWrapper;
-use futures_util::future::join_all;
 use jiff::Timestamp;
 use leoflow_base::sys::blocking;
 use leoflow_engine::model::keys::TryKey;
@@ -63,9 +62,8 @@ impl Agent {
                 Err(error) => self.retry_read(ended_try, &error),
             }
         }
-        // Concurrent single statements: one transaction for all outcomes would lock the rows in another order than a
-        // clear, and could deadlock.
-        let written = join_all(ended.iter().map(|(outcome, _)| tries::record(client, outcome))).await;
+        let outcomes: Vec<&Ended> = ended.iter().map(|(outcome, _)| outcome).collect();
+        let written = tries::record_all(client, &outcomes).await?;
         for ((outcome, _), written) in ended.iter().zip(written) {
             // If the database refuses a value, the task has failed; every other error is retried.
             match written {
@@ -76,7 +74,7 @@ impl Agent {
                     let (key, now) = (outcome.key.clone(), Timestamp::now());
                     tries::record(client, &Ended::failed(key, Retry::Allowed, callbacks, reason, now)).await?;
                 }
-                written => drop(written?),
+                written => self.may_be_queued |= written?,
             }
         }
         ended.iter().for_each(|(_, folder)| folder.discard());

@@ -36,6 +36,8 @@ const REPORT_AFTER_FAILURES: u32 = 10;
 /// First pause before queued tasks that another transaction has locked are claimed again; doubles each time.
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 const LOCK_RETRY_MAX: Duration = Duration::from_millis(100);
+/// Time to wait for more outcomes while the processors are busy.
+const GATHER: Duration = Duration::from_millis(10);
 /// Poll interval for queued tasks; catches missed notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -53,18 +55,23 @@ pub struct Agent {
     pub(super) versions: Versions,
     pub(super) running: HashMap<TryKey, Running>,
     triggers: Triggers,
+    /// Number of running tries that keep all processors busy.
+    saturation: usize,
     /// Wait for keepers of earlier releases, which report no events, and for the time to read a folder again.
     watchers: JoinSet<TryKey>,
     /// True once the first warm Python has been prepared.
     is_prepared: bool,
     /// True once this connection has claimed a task.
     has_claimed: bool,
+    /// False after a claim that found fewer tasks than there were slots, until others may be queued.
+    pub(super) may_be_queued: bool,
     pub(super) start_backoff: StartBackoff,
     /// True if the folder of a try that the datastore records as running could not be read.
     pub(super) needs_take_over: bool,
 }
 
 /// Result of a claim of queued tasks.
+#[derive(Default)]
 struct ClaimResult {
     started: usize,
     /// True if another transaction holds locks on claimable tasks.
@@ -78,6 +85,7 @@ impl Agent {
             environments: Environments::new(&context.home),
             keepers: Keepers::new(&context.home),
             triggers: Triggers::new(&context.home),
+            saturation: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             versions: Versions::new(&context.workspace),
             context,
             boot_id,
@@ -85,6 +93,7 @@ impl Agent {
             watchers: JoinSet::new(),
             is_prepared: false,
             has_claimed: false,
+            may_be_queued: true,
             start_backoff: StartBackoff::new(notifier),
             needs_take_over: false,
         }
@@ -109,7 +118,7 @@ impl Agent {
 
     /// Serves one connection. A connection that has claimed tasks has grown in memory and is replaced when idle.
     async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
-        let (mut client, mut events) = endpoint.listen(config, events::AGENT).await?;
+        let (mut client, mut events) = events::listen(endpoint, config, events::AGENT).await?;
         self.take_over(&client).await?;
         self.refresh_triggers(&mut client).await?;
         self.stop_cancelled(&client).await?;
@@ -122,6 +131,7 @@ impl Agent {
         // True for a round of the loop that the poll interval has caused, and not a notification.
         let mut is_poll = false;
         let mut last_wake = tokio::time::Instant::now();
+        self.may_be_queued = true;
         loop {
             let claimed = self.claim(&client).await?;
             let has_polled = std::mem::take(&mut is_poll);
@@ -133,6 +143,7 @@ impl Agent {
             tokio::select! {
                 payload = events.recv() => {
                     last_wake = tokio::time::Instant::now();
+                    self.may_be_queued = true;
                     self.on_notification(&mut client, payload.as_deref()).await?;
                 }
                 () = tokio::time::sleep(pause), if claimed.locked => {}
@@ -148,7 +159,7 @@ impl Agent {
                 () = self.start_backoff.due() => self.on_backoff_end(&client).await?,
                 () = tokio::time::sleep_until(last_wake + POLL_INTERVAL) => {
                     last_wake = tokio::time::Instant::now();
-                    is_poll = true;
+                    (is_poll, self.may_be_queued) = (true, true);
                     if self.running.is_empty() && std::mem::take(&mut self.has_claimed) {
                         memory::release_memory();
                         return Ok(());
@@ -171,10 +182,12 @@ impl Agent {
         }
     }
 
-    /// Records the tries that have ended according to `first` and the events that have arrived by now.
+    /// Records the tries that have ended according to `first` and the events that have arrived by now. While more tries
+    /// run than the processors can serve, waits for more events, because several outcomes cost little more than one.
     async fn on_keeper_event(&mut self, client: &mut ClientWrapper, first: KeeperEvent) -> Result<(), StoreError> {
         let mut ended = Vec::new();
         let mut next = Some(first);
+        let deadline = tokio::time::Instant::now() + GATHER;
         while let Some(event) = next {
             match event {
                 KeeperEvent::Ended(keeper, folder) => {
@@ -190,7 +203,10 @@ impl Agent {
                 KeeperEvent::Refused(versions) => self.versions.refuse_templates(&versions),
                 KeeperEvent::Idle(keeper) => self.disconnect_unused(&keeper),
             }
-            next = self.keepers.try_next();
+            next = match self.running.len() > self.saturation {
+                true => tokio::time::timeout_at(deadline, self.keepers.next()).await.ok(),
+                false => self.keepers.try_next(),
+            };
         }
         self.finish(client, ended).await
     }
@@ -230,6 +246,7 @@ impl Agent {
 
     async fn on_backoff_end(&mut self, client: &ClientWrapper) -> Result<(), StoreError> {
         self.start_backoff.step(tokio::time::Instant::now());
+        self.may_be_queued = true;
         match std::mem::take(&mut self.needs_take_over) {
             true => self.take_over(client).await,
             false => Ok(()),
@@ -281,8 +298,8 @@ impl Agent {
     async fn claim(&mut self, client: &ClientWrapper) -> Result<ClaimResult, StoreError> {
         let slots = tries::SLOTS.saturating_sub(self.running.len() + self.environments.slots_taken());
         let capacity = self.start_backoff.capacity(slots);
-        if capacity == 0 {
-            return Ok(ClaimResult { started: 0, locked: false });
+        if capacity == 0 || !self.may_be_queued {
+            return Ok(ClaimResult::default());
         }
         let all_claimed = tries::claim(client, capacity, &self.boot_id, random::hex_256).await?;
         let started = all_claimed.len();
@@ -293,6 +310,7 @@ impl Agent {
         // `claim` skips rows that a clear or the end of a run has locked, and no NOTIFY announces the unlock, so the
         // caller retries.
         let locked = started < capacity && tries::is_any_claimable(client).await?;
+        self.may_be_queued = started == capacity || locked;
         Ok(ClaimResult { started, locked })
     }
 

@@ -11,11 +11,12 @@ use crate::store::dag::callbacks::{self, Subject};
 use crate::store::event_log::{self, CallbackFailure};
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY, TRY_KEY};
-use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
+use crate::store::rows::{FromRow, execute, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::new_run;
 pub use crate::store::transition::claim::requeue;
 use crate::store::transition::claim::{self, Claim};
 use crate::store::{Result, StoreError};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_base::sys::shell;
@@ -244,14 +245,16 @@ fn record_statement(more: &str) -> String {
             WHERE EXISTS (SELECT FROM ended)
             ON CONFLICT ({KEY}, key)
             DO UPDATE SET value = EXCLUDED.value, mapped_length = EXCLUDED.mapped_length, created_at = now()){more}
-        SELECT pg_notify($14, $15) FROM ended",
+        SELECT coalesce((SELECT ti.state = 'queued' FROM task_instance ti WHERE {}), false), pg_notify($14, $15) FROM ended",
         TRY.is("task_try", RECORD_KEY),
+        INSTANCE.is("ti", RECORD_KEY),
         INSTANCE.is("ti", RECORD_KEY)
     )
 }
 
-/// Records how a try ended, with its XComs, in one statement. Returns `false` if the try is no longer running in the
-/// database, for example because its end was recorded before.
+/// Records how a try ended, with its XComs, in one statement. Does nothing if the try is no longer running in the
+/// database, for example because its end was recorded before. Returns true if the instance is queued again, for a try that
+/// could not be claimed before.
 pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool> {
     let outcome = ended.outcome.as_ref().map(|text| text.replace('\0', "\u{fffd}"));
     let rendered = ended.rendered.as_ref().map(|value| Json(storable(value)));
@@ -296,13 +299,28 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool> 
         }
         _ => &RECORD,
     };
-    let is_recorded = exists(client, query, &parameters).await?;
+    let is_queued_again: Option<bool> = fetch_optional(client, query, &parameters).await?;
+    let is_recorded = is_queued_again.is_some();
     match ended.callbacks {
         Callbacks::Owed if is_recorded && reason.is_some() => events::notify(client, &Event::Callback).await?,
         Callbacks::Interrupted if is_recorded && reason.is_some() => note_interrupted(client, &ended.key).await?,
         _ => {}
     }
-    Ok(is_recorded)
+    Ok(is_queued_again.unwrap_or(false))
+}
+
+/// Records how tries ended, each like [`record`], and waits for the disk once. Each is a transaction of its own: one for
+/// all would lock the rows in another order than a clear, and could deadlock.
+pub async fn record_all(client: &impl GenericClient, ended: &[&Ended]) -> Result<Vec<Result<bool>>> {
+    if ended.len() < 2 {
+        return Ok(join_all(ended.iter().map(|ended| record(client, ended))).await);
+    }
+    execute(client, "SET synchronous_commit = off", &[]).await?;
+    let recorded = join_all(ended.iter().map(|ended| record(client, ended))).await;
+    execute(client, "RESET synchronous_commit", &[]).await?;
+    // Its commit flushes those before it.
+    execute(client, "SELECT pg_logical_emit_message(true, 'leoflow', 'flush')", &[]).await?;
+    Ok(recorded)
 }
 
 /// Adds to the audit log that the callbacks of a try were perhaps not called.

@@ -33,7 +33,8 @@ static APPLY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "
         WITH new AS MATERIALIZED (
-            SELECT $1::text AS dag_id, $2::text AS run_id, one.*
+            SELECT $1::text AS dag_id, $2::text AS run_id, task_id, map_index, before, state, try_number, due_at, no_op,
+                   never_ran, waits, ended
             FROM unnest($3::text[], $4::integer[], $5::text[], $6::text[], $7::integer[], $8::timestamptz[],
                         $9::boolean[], $10::boolean[], $11::boolean[], $12::timestamptz[])
                  AS one (task_id, map_index, before, state, try_number, due_at, no_op, never_ran, waits, ended))
