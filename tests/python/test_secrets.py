@@ -10,12 +10,13 @@ from leoflow.authoring.connection import Connection
 from leoflow.authoring.hooks import BaseHook
 from leoflow.common import masking
 from leoflow.common.exceptions import AirflowException
+from leoflow.running import keeper_pipe
 
 
 class Secrets(unittest.TestCase):
     def setUp(self):
         self.addCleanup(masking._secrets.clear)
-        self.addCleanup(masking.set_keeper, None)
+        self.addCleanup(setattr, masking, "on_secret", None)
 
     def test_masks_values_with_sensitive_names(self):
         masking.mask_sensitive("config", {"api_key": "s3cretvalue", "host": "example", "list": [{"token": "othersecret"}]})
@@ -53,18 +54,19 @@ class Secrets(unittest.TestCase):
 
     def test_the_keeper_receives_each_secret_once(self):
         reader, writer = os.pipe()
-        masking.set_keeper(writer)
+        keeper_pipe.connect(writer)
         masking.mask("hidden-value")
         masking.mask("hidden-value")
+        keeper_pipe.note_begin()
         os.close(writer)
         with os.fdopen(reader) as pipe:
-            self.assertEqual([json.loads(line) for line in pipe], ["hidden-value"])
+            self.assertEqual([json.loads(line) for line in pipe], ["hidden-value", None])
 
     def test_an_exited_keeper_is_no_error(self):
         reader, writer = os.pipe()
         os.close(reader)
         self.addCleanup(os.close, writer)
-        masking.set_keeper(writer)
+        keeper_pipe.connect(writer)
         masking.mask("any-secret")
         self.assertEqual(masking.hide("any-secret"), "***")
 

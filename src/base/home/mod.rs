@@ -152,6 +152,8 @@ paths! { Home:
     pub notify_socket = run / "notify.sock",
     /// One folder for each running task.
     pub running_tasks = run / "tasks",
+    /// The code of DAG versions, to which the folders of running tasks link.
+    pub running_tasks_code = run / "tasks-code",
     /// A socket for each keeper, which watches running tasks: PID.sock.
     pub keepers = run / "keepers",
     /// The id of the datastore that the folders of running tasks belong to; [`RESTORED`] after a restore.

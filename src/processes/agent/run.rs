@@ -86,7 +86,7 @@ impl Agent {
             keepers: Keepers::new(&context.home),
             triggers: Triggers::new(&context.home),
             saturation: 2 * std::thread::available_parallelism().map_or(1, usize::from),
-            versions: Versions::new(&context.workspace),
+            versions: Versions::new(&context.home, &context.workspace),
             context,
             boot_id,
             running: HashMap::new(),

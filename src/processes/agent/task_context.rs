@@ -1,9 +1,10 @@
 //! What all tasks of the agent share: settings, versions of DAGs, and the folders that they are prepared in.
 
 use super::warm;
-use crate::keeper::{Spec, Start, TaskFolder, TaskLog, WarmStart};
+use crate::keeper::{Code, Spec, Start, TaskFolder, TaskLog, WarmStart};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::descriptors::FIRST_PASSED;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::planner::retry;
@@ -23,6 +24,8 @@ use tracing::warn;
 /// Cache of DAG versions; a version never changes.
 pub struct Versions {
     workspace: PathBuf,
+    /// The folder for the code that tries share.
+    code_folder: PathBuf,
     cached: HashMap<i64, Rc<LoadedVersion>>,
     /// Those whose tries cannot share a run of the DAG file.
     without_template: HashSet<i64>,
@@ -33,8 +36,8 @@ pub struct LoadedVersion {
     pub id: i64,
     pub version: Version,
     pub code: VersionCode,
-    /// The content of `code.json`.
-    code_json: Vec<u8>,
+    /// What its tasks read.
+    task_code: Code,
     /// True if the code may set variables that libraries read on import.
     pub may_set_variables: bool,
 }
@@ -42,8 +45,24 @@ pub struct LoadedVersion {
 const MAX_VERSIONS: usize = 32;
 
 impl Versions {
-    pub fn new(workspace: &Path) -> Self {
-        Self { workspace: workspace.to_owned(), cached: HashMap::new(), without_template: HashSet::new() }
+    pub fn new(home: &Home, workspace: &Path) -> Self {
+        let code_folder = home.running_tasks_code();
+        let versions = Self {
+            workspace: workspace.to_owned(),
+            code_folder,
+            cached: HashMap::new(),
+            without_template: HashSet::new(),
+        };
+        versions.clear_code();
+        versions
+    }
+
+    /// Removes the shared files; those in the folders of tries stay. Without the folder, each try gets a file of its own.
+    fn clear_code(&self) {
+        let folder = &self.code_folder;
+        if let Err(error) = files::remove_any(folder).and_then(|()| files::create_private_dir(folder)) {
+            warn!("cannot clear {}: {error}", folder.display());
+        }
     }
 
     /// Remembers versions whose tries cannot share a run of the DAG file.
@@ -64,11 +83,13 @@ impl Versions {
         let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
         let code_json =
             json!({"roots": code.roots, "sources": code.sources, "settings": version.structure.settings}).to_string();
+        let task_code = Code { text: code_json.into_bytes(), shared: self.code_folder.join(format!("{id}.json")) };
         let may_set_variables = warm::may_set_variables(&version.sources);
-        let version = LoadedVersion { id, version, code, code_json: code_json.into_bytes(), may_set_variables };
+        let version = LoadedVersion { id, version, code, task_code, may_set_variables };
         let version = Rc::new(version);
         if self.cached.len() >= MAX_VERSIONS {
             self.cached.clear();
+            self.clear_code();
         }
         self.cached.insert(id, version.clone());
         Ok(version)
@@ -90,7 +111,7 @@ impl TaskContext {
         let LoadedVersion { version, code, .. } = loaded;
         let task = version.structure.tasks.iter().find(|task| task.task_id == key.instance.task_id);
         let options = interpreter.options(&json!({
-            "folder": folder.path(), "secrets": FIRST_PASSED, "work_in": code.folders,
+            "folder": folder.path(), "keeper": FIRST_PASSED, "work_in": code.folders,
             "read_by_libraries": warm::LIBRARY_VARIABLES,
         }));
         // JSON has no other paths either.
@@ -113,7 +134,7 @@ impl TaskContext {
                 template: (!has_own_variables).then_some(loaded.id),
             }),
         };
-        folder.write_spec(&Spec { key: key.clone(), task: self.task_spec(claimed, loaded) }, &loaded.code_json)?;
+        folder.write_spec(&Spec { key: key.clone(), task: self.task_spec(claimed, loaded) }, &loaded.task_code)?;
         Ok(start)
     }
 

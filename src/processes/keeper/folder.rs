@@ -1,20 +1,21 @@
 //! The folder of one try, `run/tasks/<id>/`. The agent, the keeper and the task exchange files in it; the files
 //! outlive each of the three processes.
 //!
-//! `spec.json`: the agent's description of what to run. `began`: the task's own code has begun. `process.json`: the
-//! keeper of the try. Only the first keeper can link this file, so a try runs once no matter how many keepers start.
-//! `child.json`: the task's process, written by the keeper. `result.json`: the task's result, complete or missing.
-//! `outcome.json`: how the task's process ended, written by the keeper. Keeper and task each write a reserve of
-//! `RESERVE` bytes when they begin and overwrite it with their report, so that no report is lost if the disk is full by
-//! then.
+//! `spec.json`: the agent's description of what to run; `code.json`: the code of its version. `process.json`: the keeper of
+//! the try, which later adds the task's process. Only the first keeper can link this file, so a try runs once no matter how
+//! many keepers start. `result.json`: the task's result, complete or missing. `outcome.json`: how the task's process
+//! ended, written by the keeper. Keeper and task each write a reserve of `RESERVE` bytes when they begin and overwrite it
+//! with their report, so that no report is lost if the disk is full by then.
+//!
+//! The fewer files the better: ext4 examines each inode that was deleted in the last minutes whenever it creates one.
 
 use super::task_files::{Outcome, Spec, TaskResult};
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::{files, folders};
 use leoflow_base::sys::process::ProcessId;
 use leoflow_engine::model::keys::{InstanceKey, TryKey};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -24,6 +25,23 @@ use tracing::warn;
 /// The folder of one try; it need not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskFolder(PathBuf);
+
+/// The content of `process.json`.
+#[derive(Serialize, Deserialize)]
+struct Processes {
+    /// Its fields are those of the file, because earlier releases wrote and read only them.
+    #[serde(flatten)]
+    keeper: ProcessId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    child: Option<ProcessId>,
+}
+
+/// The code of a DAG version, as its tasks read it.
+pub(crate) struct Code {
+    pub(crate) text: Vec<u8>,
+    /// The file that the folders of its tries link to; it need not exist.
+    pub(crate) shared: PathBuf,
+}
 
 /// Bytes reserved for the keeper's outcome and for the task's result; more than an outcome ever needs.
 const RESERVE: usize = 4096;
@@ -65,16 +83,24 @@ impl TaskFolder {
         self.0.join(name)
     }
 
-    /// Path of the file that the task creates when its own code begins.
-    pub fn began(&self) -> PathBuf {
-        self.file("began")
+    /// Writes what the task reads: the code of its version, and last the try itself.
+    pub(crate) fn write_spec(&self, spec: &Spec, code: &Code) -> io::Result<()> {
+        files::create_private_dir(&self.0)?;
+        self.place_code(code)?;
+        self.write("spec.json", spec)
     }
 
-    /// Writes what the task reads: the code of its version, and last the try itself.
-    pub(crate) fn write_spec(&self, spec: &Spec, code: &[u8]) -> io::Result<()> {
-        files::create_private_dir(&self.0)?;
-        fs::write(self.file("code.json"), code)?;
-        self.write("spec.json", spec)
+    /// Links the file that the tries of a version share, or else writes one and shares it.
+    fn place_code(&self, Code { text, shared }: &Code) -> io::Result<()> {
+        let own = self.file("code.json");
+        // It may be shared, so it is never overwritten.
+        files::remove_any(&own)?;
+        if fs::hard_link(shared, &own).is_err() {
+            fs::write(&own, text)?;
+            // Fails on a file system without hard links.
+            let _ = fs::hard_link(&own, shared);
+        }
+        Ok(())
     }
 
     pub fn spec(&self) -> io::Result<Option<Spec>> {
@@ -84,7 +110,7 @@ impl TaskFolder {
     /// Takes the try for this process; `false` when another process has it.
     pub fn take(&self, process: &ProcessId) -> io::Result<bool> {
         let own_file = self.file(&format!("process.{}", process.pid));
-        fs::write(&own_file, serde_json::to_vec(process)?)?;
+        fs::write(&own_file, serde_json::to_vec(&Processes { keeper: process.clone(), child: None })?)?;
         // link(2) is atomic: no process sees half a file.
         let taken = match fs::hard_link(&own_file, self.file("process.json")) {
             Err(error) if lacks_hard_links(&error) => self.take_without_links(&own_file),
@@ -106,15 +132,27 @@ impl TaskFolder {
 
     /// The process that took the try, alive or not.
     pub fn keeper(&self) -> io::Result<Option<ProcessId>> {
+        Ok(self.processes()?.map(|processes| processes.keeper))
+    }
+
+    /// The task's process, once it was started.
+    pub fn child(&self) -> io::Result<Option<ProcessId>> {
+        match self.processes()?.and_then(|processes| processes.child) {
+            // Written by the keepers of earlier releases.
+            None => self.read("child.json"),
+            child => Ok(child),
+        }
+    }
+
+    fn processes(&self) -> io::Result<Option<Processes>> {
         self.read("process.json")
     }
 
-    pub(crate) fn write_child(&self, process: &ProcessId) -> io::Result<()> {
-        self.write("child.json", process)
-    }
-
-    pub fn child(&self) -> io::Result<Option<ProcessId>> {
-        self.read("child.json")
+    /// Adds the task's process. The file is overwritten with one longer text in one call, so that a reader that reads at
+    /// the same moment finds the earlier text or the new one.
+    pub(crate) fn write_child(&self, keeper: &ProcessId, child: ProcessId) -> io::Result<()> {
+        let text = serde_json::to_vec(&Processes { keeper: keeper.clone(), child: Some(child) })?;
+        File::options().write(true).open(self.file("process.json"))?.write_all(&text)
     }
 
     /// Reserves disk space for the outcome, so that a full disk does not lose it.

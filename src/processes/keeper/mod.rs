@@ -6,11 +6,12 @@ mod children;
 mod folder;
 mod log;
 mod messages;
-mod secrets;
 mod task;
 mod task_files;
+mod task_pipe;
 mod tries;
 
+pub(crate) use folder::Code;
 pub use folder::TaskFolder;
 pub(crate) use log::{TaskLog, join_pieces};
 pub use messages::{Event, Inbox, Libraries, Outbox, Request, Start, WarmStart, split};

@@ -4,8 +4,8 @@ use super::children::Children;
 use super::folder::TaskFolder;
 use super::log::TaskLog;
 use super::messages::Start;
-use super::secrets::SecretsPipe;
 use super::task_files::{Cause, Outcome};
+use super::task_pipe::TaskPipe;
 use jiff::Timestamp;
 use leoflow_base::protocol::task_log::{Level, Stream};
 use leoflow_base::sys::net::listener;
@@ -85,18 +85,18 @@ pub struct Pipes {
     output: Receiver,
     /// The standard error of the task's process and its children.
     errors: Receiver,
-    secrets: Receiver,
+    messages: Receiver,
 }
 
-/// The write ends of a task's pipes: standard output, standard error, secrets.
+/// The write ends of a task's pipes: standard output, standard error, messages to the keeper.
 pub struct PipeEnds([OwnedFd; 3]);
 
 impl Pipes {
     pub fn new() -> io::Result<(Self, PipeEnds)> {
         let (output, output_end) = listener::pipe_with_async_reader()?;
         let (errors, errors_end) = listener::pipe_with_async_reader()?;
-        let (secrets, secrets_end) = listener::pipe_with_async_reader()?;
-        Ok((Self { output, errors, secrets }, PipeEnds([output_end, errors_end, secrets_end])))
+        let (messages, messages_end) = listener::pipe_with_async_reader()?;
+        Ok((Self { output, errors, messages }, PipeEnds([output_end, errors_end, messages_end])))
     }
 }
 
@@ -115,7 +115,7 @@ pub struct RunningTask {
     /// `None` at its end, like `errors`.
     output: Option<Receiver>,
     errors: Option<Receiver>,
-    secrets: SecretsPipe,
+    messages: TaskPipe,
     deadline: Option<Instant>,
     /// When the next KILL is due; `None` until the task was asked to end.
     kill_at: Option<Instant>,
@@ -128,17 +128,17 @@ pub struct RunningTask {
 
 impl RunningTask {
     /// Starts the task's program.
-    pub fn start(folder: &TaskFolder, start: &Start) -> io::Result<Self> {
+    pub fn start(folder: &TaskFolder, keeper: &ProcessId, start: &Start) -> io::Result<Self> {
         let (pipes, ends) = Pipes::new()?;
         let mut environment = environment();
         environment.push((TASK_MARK.into(), folder.mark().into()));
-        let [output, errors, secrets] = ends.as_fds();
+        let [output, errors, messages] = ends.as_fds();
         let spawn = Spawn {
             arguments: start.arguments.iter().cloned().map(Into::into).collect(),
             environment,
             errors: Some(errors),
             folder: Some(start.work_in.clone()),
-            passed: vec![secrets],
+            passed: vec![messages],
             parent_death: Some(Signal::Kill),
             ..Spawn::new(&start.program)
         };
@@ -149,15 +149,15 @@ impl RunningTask {
         })?;
         // Optional: the task runs without it. A fork of a warm Python sets it itself.
         let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), OOM_SCORE);
-        Ok(Self::new(folder, start, pid, pipes))
+        Ok(Self::new(folder, keeper, start, pid, pipes))
     }
 
     /// Never fails, because the process already runs.
-    pub fn new(folder: &TaskFolder, start: &Start, pid: i32, pipes: Pipes) -> Self {
+    pub fn new(folder: &TaskFolder, keeper: &ProcessId, start: &Start, pid: i32, pipes: Pipes) -> Self {
         if let Some(process) = ProcessId::of(pid)
-            && let Err(error) = folder.write_child(&process)
+            && let Err(error) = folder.write_child(keeper, process)
         {
-            warn!("child.json: {error}");
+            warn!("cannot write the task's process: {error}");
         }
         process::lead_group(pid);
         let limit = start.time_limit.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
@@ -169,7 +169,7 @@ impl RunningTask {
             has_ended: false,
             output: Some(pipes.output),
             errors: Some(pipes.errors),
-            secrets: SecretsPipe::new(pipes.secrets),
+            messages: TaskPipe::new(pipes.messages),
             deadline,
             kill_at: None,
             kills: 0,
@@ -264,13 +264,13 @@ impl RunningTask {
         }
     }
 
-    /// Time left until the deadline. The time limit counts from the moment the task's own code began, which is the time
-    /// of the file `began`. A task that has not begun after `IMPORT_LIMIT` counts from the start of its process.
+    /// Time left until the deadline. The time limit counts from the moment the task's own code began. A task that has not
+    /// begun after `IMPORT_LIMIT` counts from the start of its process.
     fn time_left(&self) -> Duration {
-        let since = match std::fs::metadata(self.folder.began()).and_then(|meta| meta.modified()) {
-            Ok(began) => began.elapsed().unwrap_or_default(),
-            Err(_) if self.started.elapsed() < IMPORT_LIMIT => Duration::ZERO,
-            Err(_) => self.started.elapsed(),
+        let since = match self.messages.began() {
+            Some(began) => began.elapsed(),
+            None if self.started.elapsed() < IMPORT_LIMIT => Duration::ZERO,
+            None => self.started.elapsed(),
         };
         self.limit.saturating_add(timeout_grace()).saturating_sub(since)
     }
@@ -280,7 +280,7 @@ impl RunningTask {
         tokio::select! {
             () = readable(self.output.as_ref()) => self.read(Stream::Output),
             () = readable(self.errors.as_ref()) => self.read(Stream::Errors),
-            () = readable(self.secrets.pipe()) => self.secrets.read_into(&mut self.log),
+            () = readable(self.messages.pipe()) => self.messages.read_into(&mut self.log),
             () = sleep_until(due) => {}
         }
     }
@@ -294,15 +294,15 @@ impl RunningTask {
         self.kill_at = Some(Instant::now() + term_grace());
     }
 
-    /// Reads the available output and closes a pipe at its end. A task reports a secret before it can print it, so the
-    /// secrets pipe, which is read after the output, contains every secret in that output.
+    /// Reads the available output and closes a pipe at its end. A task reports a secret before it can print it, so its
+    /// messages, which are read after the output, contain every secret in that output.
     fn read(&mut self, stream: Stream) {
         let mut buffer = [0; 64 * 1024];
         let pipe = if stream == Stream::Errors { &mut self.errors } else { &mut self.output };
         let Some(pipe_reader) = pipe else { return };
         match pipe_reader.try_read(&mut buffer) {
             Ok(length @ 1..) => {
-                self.secrets.read_into(&mut self.log);
+                self.messages.read_into(&mut self.log);
                 match stream {
                     Stream::Errors => self.log.write_errors(&buffer[..length]),
                     _ => self.log.write_output(&buffer[..length]),

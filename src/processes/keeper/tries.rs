@@ -167,7 +167,7 @@ impl Context {
                 return Ok(Some(task));
             }
         }
-        let task = RunningTask::start(folder, start)?;
+        let task = RunningTask::start(folder, &self.own_id, start)?;
         self.children.add_task(task.pid());
         Ok(Some(task))
     }
@@ -192,7 +192,7 @@ impl Context {
         let forked = self.warm.fork(interpreter, usage_key, *template, &request, ends.as_fds()).await;
         let Some(forked) = forked else { return Ok(None) };
         self.children.add_task(forked.pid);
-        let task = RunningTask::new(folder, start, forked.pid, pipes);
+        let task = RunningTask::new(folder, &self.own_id, start, forked.pid, pipes);
         // Fails if the process was killed meanwhile, which is then its end.
         let _ = forked.begin();
         Ok(Some(task))

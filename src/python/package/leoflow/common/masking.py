@@ -7,24 +7,18 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 # Secrets that were read, in all encodings in which they may be printed.
 _secrets = set()
-# Descriptor of a pipe to the task's keeper (the process that writes its log), which masks the secrets in the output of
-# other programs; None without a keeper.
-_keeper = None
+# Called with each new secret, if set.
+on_secret: Callable[[str], None] | None = None
 # Parts of names that Airflow considers sensitive, one per line; `src/base/auth/masking.rs` reads the same file.
 with open(os.path.join(os.path.dirname(__file__), "secret_names.txt"), encoding="utf-8") as _file:
     SENSITIVE = _file.read().split()
 # Airflow's minimum length of a masked secret, characters.
 SHORTEST = 5
-
-
-def set_keeper(keeper: int) -> None:
-    """Sets the descriptor to which every later secret is written."""
-    global _keeper
-    _keeper = keeper
 
 
 def is_sensitive(name: str) -> bool:
@@ -53,12 +47,8 @@ def mask(value):
         _secrets.add(part)
         if not part.isalnum() or not part.isascii():
             _secrets.update(forms(part))
-    if _keeper is not None:
-        try:
-            os.write(_keeper, json.dumps(value).encode() + b"\n")
-        except OSError:
-            # The keeper has exited; this task is about to end, too.
-            pass
+    if on_secret is not None:
+        on_secret(value)
 
 
 def has_secrets() -> bool:

@@ -92,15 +92,6 @@ def write_whole(path: str, reserved: str, content: bytes) -> None:
     retry_transient("the result", attempt)
 
 
-def create_marker(path: str) -> None:
-    """Creates an empty file that marks a start: the keeper measures the task's time from the file's creation. On a full
-    disk the file is missing, and the keeper measures from its own start."""
-    try:
-        write(path, b"")
-    except OSError:
-        pass
-
-
 def write(path: str, content: bytes, mode: int = 0o666) -> None:
     """Creates or overwrites a file; a new one gets the mode, reduced by the umask."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_CREAT | os.O_TRUNC, mode)

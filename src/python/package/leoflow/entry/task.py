@@ -12,8 +12,7 @@ from leoflow.common.reports import clean, describe
 from leoflow.common.task_log import log_error
 from leoflow.entry import backends, forks, libraries
 from leoflow.entry.workspace import Workspace, prepare
-from leoflow.running import fork_signals, loading
-from leoflow.running.keeper_pipe import send_secrets_to
+from leoflow.running import fork_signals, keeper_pipe, loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,8 +58,8 @@ def main(options: dict[str, Any], template: Any = None) -> None:
         sink = task_log.to_keeper()
     else:
         workspace = template.workspace
-    if "secrets" in options:
-        send_secrets_to(options["secrets"])
+    if "keeper" in options:
+        keeper_pipe.connect(options["keeper"])
     attempt = None
     try:
         backend = backends.current()

@@ -1,5 +1,5 @@
-"""Sends secrets to the task's keeper (the process that writes its log), which masks them in the output of other
-programs."""
+"""Sends messages to the task's keeper, the process that writes its log and enforces its time limit: secrets, which it masks
+in the output of other programs, and when the task's own code begins."""
 
 from __future__ import annotations
 
@@ -10,20 +10,32 @@ from leoflow.authoring.connection import Connection
 from leoflow.common import masking
 from leoflow.common.exceptions import AirflowException
 
+# Descriptor of the pipe; None without a keeper.
+_pipe = None
 
-def send_secrets_to(descriptor: int) -> None:
-    """Sends the environment's secrets and all later secrets to the keeper's pipe. Child processes do not inherit the
-    descriptor."""
-    import stat
 
-    try:
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            os.set_inheritable(descriptor, False)
-            masking.set_keeper(descriptor)
-    except OSError:
-        # The keeper of an older release has no pipe.
-        return
+def connect(pipe: int) -> None:
+    """Sends the environment's secrets and all later secrets to this pipe. Child processes do not inherit it."""
+    global _pipe
+    os.set_inheritable(pipe, False)
+    _pipe = pipe
+    masking.on_secret = send
     mask_environment()
+
+
+def note_begin() -> None:
+    """Tells the keeper that the task's own code begins: its time limit counts from now."""
+    send(None)
+
+
+def send(message: str | None) -> None:
+    if _pipe is None:
+        return
+    try:
+        os.write(_pipe, json.dumps(message).encode() + b"\n")
+    except OSError:
+        # The keeper has exited; this task is about to end, too.
+        pass
 
 
 def mask_environment() -> None:

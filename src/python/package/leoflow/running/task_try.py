@@ -12,7 +12,7 @@ from leoflow.authoring.mapping.xcom_arg import concrete
 from leoflow.authoring.operators.abstract_operator import AbstractOperator
 from leoflow.authoring.operators.templates import Renderer, render_fields, rendered_fields
 from leoflow.authoring.states import TaskInstanceState
-from leoflow.common import current, plain_files, run_events, task_log
+from leoflow.common import current, run_events, task_log
 from leoflow.common.exceptions import (
     AirflowFailException,
     AirflowRescheduleException,
@@ -28,6 +28,7 @@ from leoflow.common.exceptions import (
 from leoflow.common.reports import describe, missing_date
 from leoflow.common.task_log import log_error
 from leoflow.common.values import encode
+from leoflow.running import keeper_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Deadline:
             raise AirflowTaskTerminated("Task received SIGTERM signal")
 
         if self.folder:
-            plain_files.create_marker(os.path.join(self.folder, "began"))
+            keeper_pipe.note_begin()
         if threading.current_thread() is not threading.main_thread():
             # `DAG.test()` in a thread, which gets no signals.
             return

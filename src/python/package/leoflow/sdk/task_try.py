@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import os
 import pathlib
 import sys
 from types import SimpleNamespace
 
-from leoflow.common import local_modules, plain_files, task_log
+from leoflow.common import local_modules, task_log
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.hints.error_hint import hint as error_hint
 from leoflow.common.reports import describe, missing_date
+from leoflow.running import keeper_pipe
 from leoflow.sdk import child_processes, older_versions, start_trigger, startup
 from leoflow.sdk.plugins import operator_links
 from leoflow.sdk.supervisor import TaskSupervisor
@@ -83,7 +83,7 @@ class Try:
     def run(self) -> dict[str, Any]:
         """Runs the try; returns its result: `task_result` in `messages.schema.json`."""
         if self.folder:
-            plain_files.create_marker(os.path.join(self.folder, "began"))
+            keeper_pipe.note_begin()
         children = child_processes.Server(self.supervisor) if child_processes.starts_child_processes(self.ti.task) else None
         with self.beginning_with_trigger():
             state, _, self.error = self.runner.run(self.ti, self.context, self.log)

@@ -1,22 +1,25 @@
-//! The pipe through which a task reports secret values to its keeper before it uses them, one JSON string per line. The
-//! keeper masks these values in the output of the task and of its children.
+//! The pipe from a task to its keeper, with one JSON value per line: a secret as a string, before the task uses it, so that
+//! the keeper masks it in the output of the task and of its children; and `null` when the task's own code begins.
 
 use super::log::TaskLog;
 use std::io;
 use tokio::net::unix::pipe::Receiver;
+use tokio::time::Instant;
 
 /// Maximum size of a line, more than any credential needs; longer lines are dropped.
 const MAX_LINE_BYTES: usize = 4 * 1024 * 1024;
 
-pub struct SecretsPipe {
+pub struct TaskPipe {
     pipe: Option<Receiver>,
+    /// When the task's own code began.
+    began: Option<Instant>,
     /// An incomplete last line.
     partial_line: Vec<u8>,
 }
 
-impl SecretsPipe {
+impl TaskPipe {
     pub fn new(pipe: Receiver) -> Self {
-        Self { pipe: Some(pipe), partial_line: Vec::new() }
+        Self { pipe: Some(pipe), began: None, partial_line: Vec::new() }
     }
 
     /// The pipe to wait for; `None` once the task has closed it.
@@ -24,7 +27,11 @@ impl SecretsPipe {
         self.pipe.as_ref()
     }
 
-    /// Reads all secrets reported so far into the log's masker.
+    pub fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
+    /// Reads all that was sent so far; secrets go into the log's masker.
     pub fn read_into(&mut self, log: &mut TaskLog) {
         let mut buffer = [0; 16 * 1024];
         // The runtime may not know yet that the pipe has data, so the pipe itself is asked last.
@@ -50,8 +57,10 @@ impl SecretsPipe {
         self.partial_line.extend_from_slice(bytes);
         while let Some(position) = self.partial_line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.partial_line.drain(..=position).collect();
-            if let Ok(secret) = serde_json::from_slice::<String>(&line) {
-                log.add_secret(&secret);
+            match serde_json::from_slice(&line) {
+                Ok(Some(secret)) => log.add_secret(secret),
+                Ok(None) => self.began = Some(Instant::now()),
+                Err(_) => {}
             }
         }
         if self.partial_line.len() > MAX_LINE_BYTES {
