@@ -68,9 +68,7 @@ async fn session(
     watch: &mut Option<ClockWatch>,
 ) -> Result<()> {
     let (mut client, mut events) = events::listen(endpoint, config, events::ENGINE).await?;
-    // A crash of Postgres or of the machine may lose the last changes, which the scheduler then makes again: all follow
-    // from what is stored. What another process commits because of one is flushed after it, so both are stored.
-    client.batch_execute("SET synchronous_commit = off").await?;
+    active::defer_flushes(&client).await?;
     // Events may have been missed while there was no connection.
     on_event(None);
     wait_to_lead(&client, &mut events, on_event).await?;

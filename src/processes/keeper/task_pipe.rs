@@ -57,8 +57,8 @@ impl TaskPipe {
         self.partial_line.extend_from_slice(bytes);
         while let Some(position) = self.partial_line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.partial_line.drain(..=position).collect();
-            match serde_json::from_slice(&line) {
-                Ok(Some(secret)) => log.add_secret(secret),
+            match serde_json::from_slice::<Option<String>>(&line) {
+                Ok(Some(secret)) => log.add_secret(&secret),
                 Ok(None) => self.began = Some(Instant::now()),
                 Err(_) => {}
             }
