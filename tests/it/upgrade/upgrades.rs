@@ -349,7 +349,8 @@ fn concurrent_upgrades_and_a_stop_midway_are_safe() {
             test.home.join("run/journal.json").exists() || running.try_wait().unwrap().is_some()
         });
         thread::sleep(Duration::from_millis(pause));
-        test.run(&["lite", "stop"]).expect(0);
+        // The task of the smoke test may run.
+        test.run(&["lite", "stop", "--yes"]).expect(0);
         running.wait().unwrap();
         let mut command = std::process::Command::new(test.home.join("bin/leoflow"));
         command.args(["--home", test.home.to_str().unwrap(), "lite", "start", "--port", &test.port.to_string()]);
