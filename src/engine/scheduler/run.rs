@@ -208,7 +208,13 @@ impl PendingWork {
             }
             // The web pages, the agent and the server handle these.
             Some(
-                Event::Changed(_) | Event::Callback | Event::Migrations | Event::Queued | Event::Stop | Event::Triggers,
+                Event::Changed(_)
+                | Event::Callback
+                | Event::Migrations
+                | Event::Prepare { .. }
+                | Event::Queued
+                | Event::Stop
+                | Event::Triggers,
             ) => {}
             Some(Event::Capacity) => self.capacity = true,
             Some(Event::Assets) => self.assets = true,

@@ -28,6 +28,8 @@ pub enum Event {
     Stop,
     /// The set of triggers to run has changed.
     Triggers,
+    /// A DAG file of this environment was parsed, so a task may soon run.
+    Prepare { environment: Option<String> },
     /// Pool slots or limits may have capacity for waiting tasks.
     #[serde(rename = "room")]
     Capacity,
@@ -63,7 +65,7 @@ pub const AGENT: &str = "leoflow_agent";
 impl Event {
     fn channel(&self) -> &'static str {
         match self {
-            Self::Queued | Self::Stop | Self::Triggers => AGENT,
+            Self::Queued | Self::Stop | Self::Triggers | Self::Prepare { .. } => AGENT,
             _ => ENGINE,
         }
     }

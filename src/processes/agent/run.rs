@@ -143,7 +143,6 @@ impl Agent {
             tokio::select! {
                 payload = events.recv() => {
                     last_wake = tokio::time::Instant::now();
-                    self.may_be_queued = true;
                     self.on_notification(&mut client, payload.as_deref()).await?;
                 }
                 () = tokio::time::sleep(pause), if claimed.locked => {}
@@ -155,7 +154,10 @@ impl Agent {
                 },
                 event = self.triggers.next() => self.on_trigger_event(&mut client, event).await?,
                 _ = heartbeat.tick(), if !self.running.is_empty() => self.on_heartbeat(&mut client).await?,
-                () = &mut prepare, if !self.is_prepared => self.prepare_warm().await,
+                () = &mut prepare, if !self.is_prepared => {
+                    self.is_prepared = true;
+                    self.prepare_warm(None).await;
+                }
                 () = self.start_backoff.due() => self.on_backoff_end(&client).await?,
                 () = tokio::time::sleep_until(last_wake + POLL_INTERVAL) => {
                     last_wake = tokio::time::Instant::now();
@@ -173,12 +175,23 @@ impl Agent {
     async fn on_notification(&mut self, client: &mut ClientWrapper, payload: Option<&str>) -> Result<(), StoreError> {
         match payload.map(Event::parse) {
             None => Err(StoreError::Postgres(PgError::ConnectionLost)),
+            // Files that are parsed at the start announce no task.
+            Some(Some(Event::Prepare { environment })) => {
+                if self.is_prepared {
+                    self.prepare_warm(environment.as_deref()).await;
+                }
+                Ok(())
+            }
             Some(Some(Event::Stop)) => {
                 self.stop_cancelled(client).await?;
                 self.refresh_triggers(client).await
             }
             Some(Some(Event::Triggers)) => self.refresh_triggers(client).await,
-            Some(_) => Ok(()),
+            // Also for an event of another release.
+            Some(_) => {
+                self.may_be_queued = true;
+                Ok(())
+            }
         }
     }
 
@@ -273,14 +286,19 @@ impl Agent {
         self.finish(client, ended).await
     }
 
-    /// Prepares the first warm Python.
-    async fn prepare_warm(&mut self) {
-        self.is_prepared = true;
-        if let Ok(interpreter) = self.interpreter.get().await {
-            let request = Request::Prepare { interpreter: Box::new(interpreter), usage_key: String::new() };
-            if let Err(error) = self.keepers.request(&request) {
-                warn!("cannot start a keeper: {error}");
-            }
+    /// Prepares a warm Python of an environment, so that the next task need not wait for one.
+    async fn prepare_warm(&mut self, environment: Option<&str>) {
+        let Ok(plain) = self.interpreter.get().await else { return };
+        let interpreter = match environment {
+            None => plain,
+            Some(hash) => match self.environments.find(&plain, hash) {
+                Some(interpreter) => (*interpreter).clone(),
+                None => return,
+            },
+        };
+        let request = Request::Prepare { interpreter: Box::new(interpreter), usage_key: String::new() };
+        if let Err(error) = self.keepers.request(&request) {
+            warn!("cannot start a keeper: {error}");
         }
     }
 

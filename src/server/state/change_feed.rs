@@ -27,7 +27,7 @@ impl Changes {
     /// Publishes an event; `None` means that events may have been missed.
     pub fn publish(&self, event: Option<&Event>) {
         let published = match event {
-            Some(Event::Queued | Event::Stop | Event::Sweep | Event::Plan(_)) => return,
+            Some(Event::Prepare { .. } | Event::Queued | Event::Stop | Event::Sweep | Event::Plan(_)) => return,
             Some(event) => event.clone(),
             None => Event::Dags,
         };

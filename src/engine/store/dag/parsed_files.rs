@@ -89,6 +89,9 @@ pub async fn save(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Sa
         watchers::notify_agent(transaction).await?;
     }
     events::notify(transaction, &Event::Dags).await?;
+    if let Ok(parsed) = &file.result {
+        events::notify(transaction, &Event::Prepare { environment: parsed.environment.clone() }).await?;
+    }
     Ok(saved)
 }
 
