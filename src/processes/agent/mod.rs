@@ -23,6 +23,7 @@ use leoflow_base::config::{self, ConfigError};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child::{Inheritance, send_heartbeats};
 use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::folders;
 use leoflow_base::sys::fs::flock::FileLock;
 use leoflow_base::sys::process::ProcessId;
 use leoflow_postgres::credentials::CredentialsError;
@@ -57,6 +58,8 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     let (workspace, python) = config.map(|config| (config.workspace, config.python)).unwrap_or_default();
     let application = credentials.application(&endpoint);
     files::create_private_dir(&home.running_tasks())?;
+    // Optional: without it, a burst of tasks takes longer on ext4.
+    let _ = folders::scatter_subfolders(&home.running_tasks());
     // The probe runs while the agent connects to the datastore.
     let probe_home = home.clone();
     let probe = tokio::task::spawn_local(async move { probe::run(&probe_home).await });

@@ -18,9 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_TIMEOUT: Duration = Duration::from_millis(100);
 /// Idle time after which connections beyond the first are closed: each is a Postgres process.
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
-/// A connection that was used more often than this is closed when idle even if it is the only one: its Postgres process
-/// has grown in memory.
-const MAX_USES: usize = 20;
+/// Idle time after which the last one is closed; the next request opens another in some milliseconds.
+const LAST_IDLE_LIMIT: Duration = Duration::from_secs(12);
 /// The query of a health check.
 const PING: &str = "SELECT 1";
 
@@ -85,23 +84,20 @@ impl Database {
         })
     }
 
-    /// Closes idle connections. Never returns; sleeps while no connection is requested.
+    /// Closes idle connections. Never returns; sleeps while there is none.
     pub async fn close_idle(&self) {
         loop {
             self.used.notified().await;
             tokio::time::sleep(IDLE_LIMIT).await;
-            let mut remaining = 0;
+            let mut is_any_left = false;
             self.pool.retain(|_, metrics| {
-                let is_spare = remaining > 0 || metrics.recycle_count > MAX_USES;
-                let is_kept = !is_spare || metrics.last_used() < IDLE_LIMIT;
-                remaining += usize::from(is_kept);
+                let is_kept = metrics.last_used() < if is_any_left { IDLE_LIMIT } else { LAST_IDLE_LIMIT };
+                is_any_left |= is_kept;
                 is_kept
             });
-            if remaining > 1 {
-                self.used.notify_one();
-            } else if remaining == 0 {
-                // A health check does not notify `used`, so this runs after work only.
-                memory::release_memory();
+            match is_any_left {
+                true => self.used.notify_one(),
+                false => memory::release_memory(),
             }
         }
     }
@@ -109,6 +105,7 @@ impl Database {
     /// Checks that the datastore answers a query within `limit`. When no pooled
     /// connection is available within `POOL_TIMEOUT`, the check opens one of its own: the datastore itself may be well.
     pub async fn check(&self, limit: Duration) -> Result<(), CheckError> {
+        self.used.notify_one();
         let ping_pooled = async {
             match tokio::time::timeout(POOL_TIMEOUT, self.pool.get()).await {
                 Ok(client) => client?.simple_query(PING).await?,

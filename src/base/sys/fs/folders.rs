@@ -1,7 +1,9 @@
 //! Folders that may be behind a link. What cannot be reached is not the same as what does not exist.
 
+use nix::libc;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// A link whose target does not exist, for example because its disk is not mounted.
@@ -35,6 +37,27 @@ pub fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
 /// Creates a folder and its missing parents with the modes of the umask.
 pub fn create_all(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder).map_err(|error| name_dangling_link(folder, error))
+}
+
+/// Makes ext4 create the subfolders of a folder in different parts of the disk, like `chattr +T`; fails on other file
+/// systems. ext4 creates the files of a folder in its part of the disk, and examines each inode there that was deleted in
+/// the last minutes whenever it creates one.
+pub fn scatter_subfolders(folder: &Path) -> io::Result<()> {
+    // EXT4_TOPDIR_FL of linux/fs/ext4/ext4.h, also known as FS_TOPDIR_FL.
+    const TOP_OF_HIERARCHY: libc::c_int = 0x0002_0000;
+    let folder = fs::File::open(folder)?;
+    let mut flags: libc::c_int = 0;
+    // SAFETY: both requests take a pointer to an int, which lives until the call returns; see ioctl_iflags(2).
+    let result = unsafe {
+        match libc::ioctl(folder.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut flags) {
+            0 => {
+                flags |= TOP_OF_HIERARCHY;
+                libc::ioctl(folder.as_raw_fd(), libc::FS_IOC_SETFLAGS, &flags)
+            }
+            failure => failure,
+        }
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
