@@ -90,10 +90,13 @@ impl SharedWarm {
         forked
     }
 
-    /// Starts a zygote before the first fork. This also compiles our package, so that the first run after an
-    /// installation or an upgrade does not wait for the compilation. A failure is reported at the first fork.
+    /// Starts a zygote before the first fork, if no other must end for it. This also compiles our package, so that the
+    /// first run after an installation or an upgrade does not wait for the compilation. A failure is reported at the
+    /// first fork.
     pub async fn prepare(&self, interpreter: &Interpreter, usage_key: &str) {
-        self.wait(interpreter, usage_key, Duration::ZERO).await;
+        if self.0.pool.lock().await.has_room() {
+            self.wait(interpreter, usage_key, Duration::ZERO).await;
+        }
     }
 
     /// See [`Warm::note_libraries`].

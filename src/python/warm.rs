@@ -261,9 +261,7 @@ impl Warm {
 
     /// Ends the least recently used zygotes until this slot may start one.
     fn evict(&mut self, index: usize) {
-        while self.slots[index].live.is_none()
-            && self.slots.iter().filter(|slot| slot.live.is_some()).count() >= self.max_zygotes
-        {
+        while self.slots[index].live.is_none() && !self.has_room() {
             let idle_at = |slot: &Slot| slot.live.as_ref().and_then(|zygote| zygote.idle_at(idle_limit()));
             let loaded = self.slots.iter_mut().filter(|slot| idle_at(slot).is_some());
             match loaded.min_by_key(|slot| idle_at(slot)) {
@@ -272,6 +270,11 @@ impl Warm {
                 None => return,
             }
         }
+    }
+
+    /// True if a zygote may start without the end of another one.
+    pub fn has_room(&self) -> bool {
+        self.slots.iter().filter(|slot| slot.live.is_some()).count() < self.max_zygotes
     }
 
     /// Records the libraries that a process imported; later zygotes preload them.

@@ -17,6 +17,7 @@ class Secrets(unittest.TestCase):
     def setUp(self):
         self.addCleanup(masking._secrets.clear)
         self.addCleanup(setattr, masking, "on_secret", None)
+        self.addCleanup(setattr, keeper_pipe, "_pipe", None)
 
     def test_masks_values_with_sensitive_names(self):
         masking.mask_sensitive("config", {"api_key": "s3cretvalue", "host": "example", "list": [{"token": "othersecret"}]})

@@ -78,11 +78,11 @@ class TestWarmPython(unittest.TestCase):
         message, _, _ = self.zygote(numpy=STARTS_A_THREAD, pandas="import numpy\n" + textwrap.dedent(STARTS_A_THREAD))
         self.assertEqual(sorted(message["left_out"]), ["numpy", "pandas"])
 
-    def test_a_rehearsal_changes_nothing_in_its_process(self):
+    def test_warming_up_changes_nothing_in_its_process(self):
         code = """
             import logging, os, signal
             from leoflow.authoring.dag.dag import created_dags
-            from leoflow.entry.warm.rehearsal import rehearse
+            from leoflow.entry.warm.warm_up import warm_up
 
             def state():
                 handlers = [signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)]
@@ -90,7 +90,7 @@ class TestWarmPython(unittest.TestCase):
                 return dict(os.environ), handlers, levels, logging.getLogger().handlers[:], created_dags[:]
 
             before = state()
-            print(rehearse()["state"], state() == before)
+            print(warm_up()["state"], state() == before)
         """
         environment = {**os.environ, "AIRFLOW_CTX_DAG_ID": "of the user"}
         command = [sys.executable, "-c", textwrap.dedent(code)]

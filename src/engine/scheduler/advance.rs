@@ -15,9 +15,9 @@ use crate::store::events::{self, Event};
 use crate::store::instance::planner_input;
 use crate::store::run::active::{self, RunningRun};
 use crate::store::run::{new_run, runs};
-use crate::store::{Result, StoreError, transition};
+use crate::store::{Result, StoreError, session, transition};
 use deadpool_postgres::{ClientWrapper, Transaction};
-use futures_util::future::try_join;
+use futures_util::future::{try_join, try_join3};
 
 /// State that the scheduler keeps in memory between transactions.
 #[derive(Default)]
@@ -187,7 +187,8 @@ enum Written {
     Overtaken,
 }
 
-/// Writes the transitions and notifies the listeners; the statements are pipelined.
+/// Writes the transitions and notifies the listeners; the statements are pipelined. The commit waits for the disk only if
+/// the run ends: the scheduler would make the same transitions again.
 async fn write(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan) -> Result<Written> {
     let write = apply::transitions(transaction, key, snapshot, plan);
     let notify = async {
@@ -196,7 +197,13 @@ async fn write(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot<
             false => Ok(()),
         }
     };
-    let (is_current, ()) = try_join(write, notify).await?;
+    let flush = async {
+        match plan.run.is_none() {
+            true => session::defer_flush(transaction).await,
+            false => Ok(()),
+        }
+    };
+    let (is_current, (), ()) = try_join3(write, notify, flush).await?;
     Ok(if is_current { Written::All } else { Written::Overtaken })
 }
 

@@ -9,7 +9,7 @@ use crate::store::asset::{assets, partitions};
 use crate::store::clock_step::{self, Sensors};
 use crate::store::events::{self, Event};
 use crate::store::run::{active, new_run};
-use crate::store::{Result, StoreError, transition};
+use crate::store::{Result, StoreError, session, transition};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_base::sys::clock::ClockWatch;
@@ -67,8 +67,7 @@ async fn session(
     evaluator: &impl TimetableEvaluator,
     watch: &mut Option<ClockWatch>,
 ) -> Result<()> {
-    let (mut client, mut events) = events::listen(endpoint, config, events::ENGINE).await?;
-    active::defer_flushes(&client).await?;
+    let (mut client, mut events) = session::listen(endpoint, config, events::ENGINE).await?;
     // Events may have been missed while there was no connection.
     on_event(None);
     wait_to_lead(&client, &mut events, on_event).await?;
@@ -328,8 +327,8 @@ async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey) ->
     }
 }
 
-/// Waits for events that are work, for at most `limit`, and adds all that have arrived to `work`. Returns false on
-/// timeout.
+/// Waits for an event that is work, for at most `limit`, and adds all that have arrived to `work`. Returns false if no event
+/// has arrived at all.
 async fn wait_for_work(
     events: &mut UnboundedReceiver<String>,
     limit: Duration,
@@ -337,7 +336,9 @@ async fn wait_for_work(
     work: &mut PendingWork,
 ) -> Result<bool> {
     let deadline = tokio::time::Instant::now() + limit;
+    let mut has_event = false;
     while let Ok(first) = tokio::time::timeout_at(deadline, events.recv()).await {
+        has_event = true;
         receive(first.ok_or_else(connection_lost)?, events, on_event, work).await?;
         if !work.is_empty() {
             return Ok(true);
@@ -345,7 +346,7 @@ async fn wait_for_work(
     }
     // Scheduled runs may be due.
     work.schedules = true;
-    Ok(false)
+    Ok(has_event)
 }
 
 /// Adds the event `first` to `work`, and all others that have arrived.

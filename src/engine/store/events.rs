@@ -4,11 +4,8 @@
 use super::Result;
 use super::rows::execute;
 use crate::model::keys::RunKey;
-use deadpool_postgres::ClientWrapper;
-use leoflow_postgres::{Endpoint, GenericClient};
+use leoflow_postgres::GenericClient;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio_postgres::Config;
 
 /// A notification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +25,7 @@ pub enum Event {
     Stop,
     /// The set of triggers to run has changed.
     Triggers,
-    /// A DAG file of this environment was parsed, so a task may soon run.
+    /// A DAG of this environment has a new version, so a task of it may soon run.
     Prepare { environment: Option<String> },
     /// Pool slots or limits may have capacity for waiting tasks.
     #[serde(rename = "room")]
@@ -39,22 +36,6 @@ pub enum Event {
     Assets,
     /// A data migration was resumed, or has new rows.
     Migrations,
-}
-
-/// Makes Postgres use the indexes that all statements of the engine have. Without statistics, which a table has about a
-/// minute after its first rows, it would read whole tables. A bitmap scan would visit the index entries of earlier states
-/// of instances again each time until the next vacuum; an index scan marks them at the first visit.
-const USE_INDEXES: &str = "SET enable_seqscan = off; SET enable_bitmapscan = off";
-
-/// Connects the scheduler or the agent, and listens on its channel.
-pub async fn listen(
-    endpoint: &Endpoint,
-    config: &Config,
-    channel: &str,
-) -> Result<(ClientWrapper, UnboundedReceiver<String>)> {
-    let (client, events) = endpoint.listen(config, channel).await?;
-    client.batch_execute(USE_INDEXES).await?;
-    Ok((client, events))
 }
 
 /// Channel of the scheduler and of the server, for its pages, callbacks and migrations.

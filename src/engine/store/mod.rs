@@ -15,6 +15,7 @@ pub mod request_keys;
 pub(crate) mod rows;
 pub mod run;
 pub mod secret;
+pub mod session;
 pub mod totals;
 pub(crate) mod transition;
 

@@ -72,7 +72,8 @@ impl Agent {
                     // Of a successful result, the process has called other callbacks.
                     let callbacks = if outcome.state == TryState::Failed { outcome.callbacks } else { Callbacks::Owed };
                     let (key, now) = (outcome.key.clone(), Timestamp::now());
-                    tries::record(client, &Ended::failed(key, Retry::Allowed, callbacks, reason, now)).await?;
+                    let failed = Ended::failed(key, Retry::Allowed, callbacks, reason, now);
+                    self.may_be_queued |= tries::record(client, &failed).await?;
                 }
                 written => self.may_be_queued |= written?,
             }

@@ -16,6 +16,7 @@ use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::events::{self, Event};
 use leoflow_engine::store::instance::tries;
+use leoflow_engine::store::session;
 use leoflow_postgres::{Endpoint, PgError};
 use leoflow_python::SharedInterpreter;
 use std::collections::HashMap;
@@ -36,8 +37,10 @@ const REPORT_AFTER_FAILURES: u32 = 10;
 /// First pause before queued tasks that another transaction has locked are claimed again; doubles each time.
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 const LOCK_RETRY_MAX: Duration = Duration::from_millis(100);
-/// Time to wait for more outcomes while the processors are busy.
-const GATHER: Duration = Duration::from_millis(10);
+/// How long an outcome waits for others while `COMMIT_SIBLINGS` tries run for each processor. Named after the settings of
+/// PostgreSQL.
+const COMMIT_DELAY: Duration = Duration::from_millis(10);
+const COMMIT_SIBLINGS: usize = 2;
 /// Poll interval for queued tasks; catches missed notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -55,8 +58,8 @@ pub struct Agent {
     pub(super) versions: Versions,
     pub(super) running: HashMap<TryKey, Running>,
     triggers: Triggers,
-    /// Number of running tries that keep all processors busy.
-    saturation: usize,
+    /// An outcome waits for others while more tries than this run.
+    commit_siblings: usize,
     /// Wait for keepers of earlier releases, which report no events, and for the time to read a folder again.
     watchers: JoinSet<TryKey>,
     /// True once the first warm Python has been prepared.
@@ -85,7 +88,7 @@ impl Agent {
             environments: Environments::new(&context.home),
             keepers: Keepers::new(&context.home),
             triggers: Triggers::new(&context.home),
-            saturation: 2 * std::thread::available_parallelism().map_or(1, usize::from),
+            commit_siblings: COMMIT_SIBLINGS * std::thread::available_parallelism().map_or(1, usize::from),
             versions: Versions::new(&context.home, &context.workspace),
             context,
             boot_id,
@@ -118,7 +121,7 @@ impl Agent {
 
     /// Serves one connection. A connection that has claimed tasks has grown in memory and is replaced when idle.
     async fn session(&mut self, endpoint: &Endpoint, config: &tokio_postgres::Config) -> Result<(), StoreError> {
-        let (mut client, mut events) = events::listen(endpoint, config, events::AGENT).await?;
+        let (mut client, mut events) = session::listen(endpoint, config, events::AGENT).await?;
         self.take_over(&client).await?;
         self.refresh_triggers(&mut client).await?;
         self.stop_cancelled(&client).await?;
@@ -142,8 +145,10 @@ impl Agent {
             pause = if claimed.started > 0 || !claimed.locked { LOCK_RETRY } else { (pause * 2).min(LOCK_RETRY_MAX) };
             tokio::select! {
                 payload = events.recv() => {
-                    last_wake = tokio::time::Instant::now();
                     self.on_notification(&mut client, payload.as_deref()).await?;
+                    if self.may_be_queued {
+                        last_wake = tokio::time::Instant::now();
+                    }
                 }
                 () = tokio::time::sleep(pause), if claimed.locked => {}
                 event = self.keepers.next() => self.on_keeper_event(&mut client, event).await?,
@@ -175,7 +180,7 @@ impl Agent {
     async fn on_notification(&mut self, client: &mut ClientWrapper, payload: Option<&str>) -> Result<(), StoreError> {
         match payload.map(Event::parse) {
             None => Err(StoreError::Postgres(PgError::ConnectionLost)),
-            // Files that are parsed at the start announce no task.
+            // Until the first warm Python is prepared, parses are those of the start.
             Some(Some(Event::Prepare { environment })) => {
                 if self.is_prepared {
                     self.prepare_warm(environment.as_deref()).await;
@@ -195,12 +200,12 @@ impl Agent {
         }
     }
 
-    /// Records the tries that have ended according to `first` and the events that have arrived by now. While more tries
-    /// run than the processors can serve, waits for more events, because several outcomes cost little more than one.
+    /// Records the tries that have ended according to `first` and the events that have arrived by now. While many tries
+    /// run, waits for more events, because several outcomes cost little more than one.
     async fn on_keeper_event(&mut self, client: &mut ClientWrapper, first: KeeperEvent) -> Result<(), StoreError> {
         let mut ended = Vec::new();
         let mut next = Some(first);
-        let deadline = tokio::time::Instant::now() + GATHER;
+        let deadline = tokio::time::Instant::now() + COMMIT_DELAY;
         while let Some(event) = next {
             match event {
                 KeeperEvent::Ended(keeper, folder) => {
@@ -216,7 +221,7 @@ impl Agent {
                 KeeperEvent::Refused(versions) => self.versions.refuse_templates(&versions),
                 KeeperEvent::Idle(keeper) => self.disconnect_unused(&keeper),
             }
-            next = match self.running.len() > self.saturation {
+            next = match self.running.len() > self.commit_siblings {
                 true => tokio::time::timeout_at(deadline, self.keepers.next()).await.ok(),
                 false => self.keepers.try_next(),
             };

@@ -60,12 +60,17 @@ impl Agent {
     }
 
     /// Fails a try that has not begun and never will.
-    pub(super) async fn fail(&self, client: &ClientWrapper, key: &TryKey, reason: String) -> Result<(), StoreError> {
+    pub(super) async fn fail(
+        &mut self,
+        client: &ClientWrapper,
+        key: &TryKey,
+        reason: String,
+    ) -> Result<(), StoreError> {
         write_to_log(&self.context.home, key, |log| log.write_message(Level::Error, &reason));
         // As in Airflow, whose scheduler has the callbacks called of a task that its executor could not start:
         // `SchedulerJobRunner.process_executor_events`.
         let ended = Ended::failed(key.clone(), Retry::Allowed, Callbacks::Owed, reason, Timestamp::now());
-        tries::record(client, &ended).await?;
+        self.may_be_queued |= tries::record(client, &ended).await?;
         TaskFolder::of(&self.context.home, key).discard();
         Ok(())
     }

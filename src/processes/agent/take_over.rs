@@ -11,6 +11,7 @@ use leoflow_base::sys::random;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::instance::claimed::Claimed;
 use leoflow_engine::store::instance::tries;
+use leoflow_engine::store::session;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -72,6 +73,8 @@ impl Agent {
                 }
             }
         }
+        // An earlier agent may have recorded outcomes without waiting for the disk.
+        session::flush(client).await?;
         self.remove_obsolete(&unfinished_folders);
         attached.iter().for_each(|(keeper, _)| self.disconnect_if_earlier(keeper));
         // Written last: until all tries are taken over, a missing folder proves nothing.

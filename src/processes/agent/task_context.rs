@@ -83,7 +83,7 @@ impl Versions {
         let code = VersionCode::of(&self.workspace, &version.relative_fileloc, &version.sources);
         let code_json =
             json!({"roots": code.roots, "sources": code.sources, "settings": version.structure.settings}).to_string();
-        let task_code = Code { text: code_json.into_bytes(), shared: self.code_folder.join(format!("{id}.json")) };
+        let task_code = Code::new(code_json.into_bytes(), &self.code_folder);
         let may_set_variables = warm::may_set_variables(&version.sources);
         let version = LoadedVersion { id, version, code, task_code, may_set_variables };
         let version = Rc::new(version);

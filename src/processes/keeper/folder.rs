@@ -38,9 +38,17 @@ struct Processes {
 
 /// The code of a DAG version, as its tasks read it.
 pub(crate) struct Code {
-    pub(crate) text: Vec<u8>,
+    text: Vec<u8>,
     /// The file that the folders of its tries link to; it need not exist.
-    pub(crate) shared: PathBuf,
+    shared: PathBuf,
+}
+
+impl Code {
+    /// The shared file is named by the text, because another datastore may have the same version ids.
+    pub(crate) fn new(text: Vec<u8>, folder: &Path) -> Self {
+        let name = hex::encode(&Sha256::digest(&text)[..12]);
+        Self { shared: folder.join(name), text }
+    }
 }
 
 /// Bytes reserved for the keeper's outcome and for the task's result; more than an outcome ever needs.
@@ -144,12 +152,21 @@ impl TaskFolder {
         }
     }
 
+    /// Reads `process.json`. A reader may see a part of what [`Self::write_child`] writes at the same moment, so an
+    /// invalid text counts only if it does not change.
     fn processes(&self) -> io::Result<Option<Processes>> {
-        self.read("process.json")
+        let mut earlier = None;
+        loop {
+            let Some(text) = self.text("process.json")? else { return Ok(None) };
+            match serde_json::from_str(&text) {
+                Ok(processes) => return Ok(Some(processes)),
+                Err(_) if earlier.as_ref() == Some(&text) => return Ok(None),
+                Err(_) => earlier = Some(text),
+            }
+        }
     }
 
-    /// Adds the task's process. The file is overwritten with one longer text in one call, so that a reader that reads at
-    /// the same moment finds the earlier text or the new one.
+    /// Adds the task's process. Overwrites the file with a longer text that begins in the same way.
     pub(crate) fn write_child(&self, keeper: &ProcessId, child: ProcessId) -> io::Result<()> {
         let text = serde_json::to_vec(&Processes { keeper: keeper.clone(), child: Some(child) })?;
         File::options().write(true).open(self.file("process.json"))?.write_all(&text)
@@ -210,12 +227,15 @@ impl TaskFolder {
     /// `Ok(None)` for a file that is missing, or that a power loss truncated. Every other error proves nothing about
     /// the file, so the caller retries.
     fn read<T: DeserializeOwned>(&self, name: &str) -> io::Result<Option<T>> {
-        let text = match files::read_text(&self.file(name), LARGEST_FILE) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
-            Err(error) => return Err(error),
-        };
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        Ok(self.text(name)?.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// The text of a file; `None` if it is missing or no text.
+    fn text(&self, name: &str) -> io::Result<Option<String>> {
+        match files::read_text(&self.file(name), LARGEST_FILE) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
+            other => other,
+        }
     }
 }
 
@@ -282,6 +302,54 @@ mod tests {
         assert!(!task.take(&other).unwrap());
         assert_eq!(task.keeper().unwrap(), Some(me));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left there");
+    }
+
+    #[test]
+    fn the_tasks_process_is_added_to_that_of_its_keeper() {
+        let folder = tempfile::tempdir().unwrap();
+        let task = TaskFolder::at(folder.path().to_owned());
+        let keeper = ProcessId::current().unwrap();
+        let child = ProcessId { pid: 1, ..keeper.clone() };
+        // A keeper of an earlier release writes the child into a file of its own.
+        task.write("child.json", &child).unwrap();
+        task.take(&keeper).unwrap();
+        assert_eq!(task.child().unwrap(), Some(child.clone()));
+        fs::remove_file(folder.path().join("child.json")).unwrap();
+        assert_eq!(task.child().unwrap(), None);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| (0..2000).all(|_| task.keeper().unwrap() == Some(keeper.clone())));
+            for _ in 0..500 {
+                task.write_child(&keeper, child.clone()).unwrap();
+                fs::write(folder.path().join("other"), serde_json::to_vec(&keeper).unwrap()).unwrap();
+                fs::rename(folder.path().join("other"), folder.path().join("process.json")).unwrap();
+            }
+            assert!(reader.join().unwrap(), "every read finds the keeper");
+        });
+        task.write_child(&keeper, child.clone()).unwrap();
+        assert_eq!((task.keeper().unwrap(), task.child().unwrap()), (Some(keeper.clone()), Some(child)));
+        // Earlier releases read only the keeper.
+        let text = fs::read(folder.path().join("process.json")).unwrap();
+        assert_eq!(serde_json::from_slice::<ProcessId>(&text).unwrap(), keeper);
+    }
+
+    #[test]
+    fn tries_of_a_version_share_its_code() {
+        use std::os::unix::fs::MetadataExt;
+
+        let home = tempfile::tempdir().unwrap();
+        let code = Code::new(b"text".to_vec(), &home.path().join("code"));
+        let place = |name: &str| {
+            let folder = home.path().join(name);
+            fs::create_dir_all(&folder).unwrap();
+            TaskFolder::at(folder.clone()).place_code(&code).unwrap();
+            assert_eq!(fs::read(folder.join("code.json")).unwrap(), b"text");
+            fs::metadata(folder.join("code.json")).unwrap().ino()
+        };
+        assert_ne!(place("a"), place("b"), "the folder for shared code is missing");
+        fs::create_dir(home.path().join("code")).unwrap();
+        let shared = place("a");
+        assert_eq!([place("b"), place("c"), place("b")], [shared; 3]);
+        assert_ne!(Code::new(b"other".to_vec(), &home.path().join("code")).shared, code.shared);
     }
 
     #[test]

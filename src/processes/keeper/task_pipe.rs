@@ -68,3 +68,27 @@ impl TaskPipe {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_reports_secrets_and_its_begin() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = TaskLog::open(&folder.path().join("1.log")).unwrap();
+        let (reader, writer) = leoflow_base::sys::net::listener::pipe_with_async_reader().unwrap();
+        let mut pipe = TaskPipe::new(reader);
+        let mut send = |text: &str| {
+            nix::unistd::write(&writer, text.as_bytes()).unwrap();
+            pipe.read_into(&mut log);
+            pipe.began().is_some()
+        };
+        assert!(!send("\"p\\u00e4sswort\"\nnu"));
+        assert!(send("ll\n"));
+        log.write_output("a p\u{e4}sswort\n".as_bytes());
+        log.close();
+        let text = std::fs::read_to_string(folder.path().join("1.log")).unwrap();
+        assert!(text.ends_with("a ***\n"), "{text}");
+    }
+}

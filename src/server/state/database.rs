@@ -20,6 +20,9 @@ const POOL_TIMEOUT: Duration = Duration::from_millis(100);
 const IDLE_LIMIT: Duration = Duration::from_secs(5);
 /// Idle time after which the last one is closed; the next request opens another in some milliseconds.
 const LAST_IDLE_LIMIT: Duration = Duration::from_secs(12);
+/// A connection that was used more often than this is closed after `IDLE_LIMIT` even if it is the only one: its Postgres
+/// process has grown in memory.
+const MAX_USES: usize = 20;
 /// The query of a health check.
 const PING: &str = "SELECT 1";
 
@@ -91,7 +94,8 @@ impl Database {
             tokio::time::sleep(IDLE_LIMIT).await;
             let mut is_any_left = false;
             self.pool.retain(|_, metrics| {
-                let is_kept = metrics.last_used() < if is_any_left { IDLE_LIMIT } else { LAST_IDLE_LIMIT };
+                let is_spare = is_any_left || metrics.recycle_count > MAX_USES;
+                let is_kept = metrics.last_used() < if is_spare { IDLE_LIMIT } else { LAST_IDLE_LIMIT };
                 is_any_left |= is_kept;
                 is_kept
             });
@@ -105,7 +109,6 @@ impl Database {
     /// Checks that the datastore answers a query within `limit`. When no pooled
     /// connection is available within `POOL_TIMEOUT`, the check opens one of its own: the datastore itself may be well.
     pub async fn check(&self, limit: Duration) -> Result<(), CheckError> {
-        self.used.notify_one();
         let ping_pooled = async {
             match tokio::time::timeout(POOL_TIMEOUT, self.pool.get()).await {
                 Ok(client) => client?.simple_query(PING).await?,

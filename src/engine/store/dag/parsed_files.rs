@@ -49,7 +49,7 @@ pub struct Saved {
 pub async fn save(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Saved> {
     let mut saved = Saved { conflicts: false, released: false };
     let mut error = None;
-    let mut saved_dag_ids = Vec::new();
+    let (mut saved_dag_ids, mut has_new_version) = (Vec::new(), false);
     match &file.result {
         Err(text) => error = Some(text.clone()),
         Ok(parsed) => {
@@ -62,7 +62,7 @@ pub async fn save(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Sa
                         saved.conflicts = true;
                     }
                     _ => {
-                        save_dag(transaction, file, parsed, structure).await?;
+                        has_new_version |= save_dag(transaction, file, parsed, structure).await?;
                         saved_dag_ids.push(structure.dag_id.as_str());
                     }
                 }
@@ -89,7 +89,9 @@ pub async fn save(transaction: &Transaction<'_>, file: &ParsedFile) -> Result<Sa
         watchers::notify_agent(transaction).await?;
     }
     events::notify(transaction, &Event::Dags).await?;
-    if let Ok(parsed) = &file.result {
+    if let Ok(parsed) = &file.result
+        && has_new_version
+    {
         events::notify(transaction, &Event::Prepare { environment: parsed.environment.clone() }).await?;
     }
     Ok(saved)
@@ -109,13 +111,13 @@ async fn owners(
     Ok(rows.into_iter().filter_map(|(dag_id, file)| dag_id.zip(file)).collect())
 }
 
-/// Saves a DAG and, if no version has this `version_hash`, a new version of it.
+/// Saves a DAG and, if no version has this `version_hash`, a new version of it; returns whether it did.
 async fn save_dag(
     transaction: &Transaction<'_>,
     file: &ParsedFile,
     parsed: &ParsedDags,
     structure: &Structure,
-) -> Result<()> {
+) -> Result<bool> {
     // As in Airflow, a new DAG with a schedule starts paused.
     let is_manual = structure.schedule.is_none() || structure.timetable == Some(Timetable::PartitionedAtRuntime);
     let is_paused = structure.is_paused_upon_creation.unwrap_or(!is_manual);
@@ -132,7 +134,8 @@ async fn save_dag(
         ON CONFLICT (dag_id) DO UPDATE
         SET is_active = true, fileloc = EXCLUDED.fileloc, relative_fileloc = EXCLUDED.relative_fileloc,
             last_parsed_at = now(), last_parse_duration = EXCLUDED.last_parse_duration,
-            current_version_id = EXCLUDED.current_version_id";
+            current_version_id = EXCLUDED.current_version_id
+        RETURNING EXISTS (SELECT FROM new_version)";
     let hash = version_hash(file, parsed, structure);
     let (structure_json, sources) = (Json(structure), Json(&parsed.sources));
     let parameters: [&(dyn ToSql + Sync); 10] = [
@@ -147,9 +150,10 @@ async fn save_dag(
         &sources,
         &parsed.environment,
     ];
-    transaction.execute(save, &parameters).await?;
+    let has_new_version = fetch_one(transaction, save, &parameters).await?;
     assets::save_references(transaction, structure).await?;
-    watchers::save(transaction, structure).await
+    watchers::save(transaction, structure).await?;
+    Ok(has_new_version)
 }
 
 /// Hash of the file, its path, its local modules, its environment and the resulting structure. The structure is

@@ -15,7 +15,7 @@ use crate::store::rows::{FromRow, execute, fetch_all, fetch_one, fetch_optional,
 use crate::store::run::new_run;
 pub use crate::store::transition::claim::requeue;
 use crate::store::transition::claim::{self, Claim};
-use crate::store::{Result, StoreError};
+use crate::store::{Result, StoreError, session};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use leoflow_base::sys::process::ProcessId;
@@ -315,11 +315,9 @@ pub async fn record_all(client: &impl GenericClient, ended: &[&Ended]) -> Result
     if ended.len() < 2 {
         return Ok(join_all(ended.iter().map(|ended| record(client, ended))).await);
     }
-    execute(client, "SET synchronous_commit = off", &[]).await?;
+    session::defer_flushes(client).await?;
     let recorded = join_all(ended.iter().map(|ended| record(client, ended))).await;
-    execute(client, "RESET synchronous_commit", &[]).await?;
-    // Its commit flushes those before it.
-    execute(client, "SELECT pg_logical_emit_message(true, 'leoflow', 'flush')", &[]).await?;
+    session::flush(client).await?;
     Ok(recorded)
 }
 

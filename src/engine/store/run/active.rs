@@ -4,7 +4,7 @@
 use crate::model::keys::RunKey;
 use crate::model::state::RunState;
 use crate::store::Result;
-use crate::store::rows::{execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
+use crate::store::rows::{exists, fetch_all, fetch_one, fetch_optional, from_row};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -101,13 +101,6 @@ pub async fn due_work(client: &impl GenericClient, now: Timestamp) -> Result<Due
     let runs: Vec<String> = row.get::<_, Option<_>>("due_runs").unwrap_or_default();
     let due = dags.into_iter().zip(runs).map(|(dag_id, run_id)| RunKey { dag_id, run_id }).collect();
     Ok(DueWork { is_due: row.get("is_due"), due, next: row.get("next") })
-}
-
-/// Makes the commits of the scheduler's connection not wait for the disk. A crash of Postgres or of the machine may lose
-/// the last of them; the scheduler then makes the same changes again, because all follow from what is stored. What
-/// another process commits because of one of them reaches the disk after it.
-pub async fn defer_flushes(client: &impl GenericClient) -> Result<()> {
-    execute(client, "SET synchronous_commit = off", &[]).await
 }
 
 /// Advisory lock key, the same for all schedulers of a database.

@@ -42,8 +42,8 @@ STANDARD = (
 )
 # Modules of every task. With them, a warm Python is ready after half of the time that it takes to load all.
 FIRST = (
-    "copy", "leoflow.authoring.loggers", "leoflow.entry.task", "leoflow.entry.small_backend", "leoflow.entry.warm.rehearsal",
-    "leoflow.entry.warm.template", "leoflow.running.context", "leoflow.running.task_api", "leoflow.running.task_try",
+    "copy", "leoflow.authoring.loggers", "leoflow.entry.task", "leoflow.entry.small_backend", "leoflow.entry.warm.template",
+    "leoflow.entry.warm.warm_up", "leoflow.running.context", "leoflow.running.task_api", "leoflow.running.task_try",
     "leoflow.running.xcoms", "airflow.sdk",
 )
 
@@ -162,7 +162,7 @@ def begin(options):
         libraries.is_loaded_too_early = preload.preload_all()
     else:
         load(FIRST)
-        rehearse()
+        warm_up()
     refuse_threads()
     left_out = libraries.load_ahead(options["preload"], load)
     if left_out:
@@ -170,14 +170,14 @@ def begin(options):
     sys.path[:] = [folder for folder in sys.path if folder not in support]
 
 
-def rehearse():
-    from leoflow.entry.warm.rehearsal import rehearse
+def warm_up():
+    from leoflow.entry.warm.warm_up import warm_up
 
     try:
-        rehearse()
+        warm_up()
     except Exception as error:
         # Tasks then take a little longer.
-        sys.stderr.write(f"failed to rehearse: {error!r}\n")
+        sys.stderr.write(f"failed to warm up: {error!r}\n")
 
 
 def refuse_threads():

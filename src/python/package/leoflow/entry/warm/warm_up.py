@@ -1,9 +1,10 @@
-"""A rehearsal: a warm Python runs a task of its own before it forks others. Python fills caches when code runs for the
-first time: those of abstract classes, of loggers, of `copy`, and the specialized bytecode. Forks share them, and each
-would otherwise fill them again, in a quarter of the pages that it copies."""
+"""Warms up a warm Python: runs a task of its own before it forks others. Python fills caches when code runs for the first
+time: those of abstract classes, of loggers, of `copy`, and the specialized bytecode. Forks share them; each would otherwise
+fill them again, in a quarter of the pages that it copies."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 # Python 3.11 and later specialize bytecode that has run this often.
 TIMES = 8
 SPEC = {
-    "dag_id": "rehearsal", "run_id": "rehearsal", "task_id": "work", "map_index": -1, "try_number": 1, "max_tries": 0, "conf": {},
+    "dag_id": "warm_up", "run_id": "warm_up", "task_id": "work", "map_index": -1, "try_number": 1, "max_tries": 0, "conf": {},
     "run_type": "manual", "run_after": "2026-01-01T00:00:00Z", "max_map_length": 1024,
 }
 
 
-def rehearse() -> dict[str, Any]:
+def warm_up() -> dict[str, Any]:
     """Runs the task, and restores what a task changes in its process. Has no effect outside of the process. Returns the
     result of the last try."""
-    dag = rehearsed_dag()
-    environment = dict(os.environ)
+    dags, environment = list(created_dags), dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)}
     try:
+        dag = own_dag()
         with loggers_of_a_task():
             for _ in range(TIMES):
                 attempt = small_backend.try_in_foreground(dag, dag.get_task("work"), SPEC, InMemoryXComs(None))
@@ -44,31 +45,30 @@ def rehearse() -> dict[str, Any]:
         for name in set(os.environ) - set(environment):
             del os.environ[name]
         os.environ.update(environment)
-        created_dags.remove(dag)
+        created_dags[:] = dags
 
 
-def rehearsed_dag():
+def own_dag():
     from airflow.sdk import DAG, task
 
     @task
     def work(value):
         return value
 
-    with DAG("rehearsal") as dag:
+    with DAG("warm_up") as dag:
         work(1)
     return dag
 
 
-class loggers_of_a_task:
+@contextlib.contextmanager
+def loggers_of_a_task():
     """Sets up Python's loggers as for a task whose log is discarded."""
-
-    def __enter__(self):
-        self.names = ("", *task_log.QUIET)
-        self.levels = [logging.getLogger(name).level for name in self.names]
-        self.handlers = list(logging.getLogger().handlers)
-        task_log.begin_loggers(task_log.line)
-
-    def __exit__(self, *_):
-        logging.getLogger().handlers[:] = self.handlers
-        for name, level in zip(self.names, self.levels, strict=True):
-            logging.getLogger(name).setLevel(level)
+    loggers = [logging.getLogger(name) for name in (None, *task_log.QUIET)]
+    levels, handlers = [logger.level for logger in loggers], list(logging.getLogger().handlers)
+    task_log.begin_loggers(task_log.line)
+    try:
+        yield
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
