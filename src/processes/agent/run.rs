@@ -9,8 +9,7 @@ use super::triggers::{self, TriggerEvent, Triggers};
 use crate::keeper::Request;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::protocol::child::Notifier;
-use leoflow_base::sys::process::ProcessId;
-use leoflow_base::sys::process::memory;
+use leoflow_base::sys::process::{ProcessId, memory, processor};
 use leoflow_base::sys::random;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::StoreError;
@@ -37,8 +36,8 @@ const REPORT_AFTER_FAILURES: u32 = 10;
 /// First pause before queued tasks that another transaction has locked are claimed again; doubles each time.
 const LOCK_RETRY: Duration = Duration::from_millis(1);
 const LOCK_RETRY_MAX: Duration = Duration::from_millis(100);
-/// How long an outcome waits for others while `COMMIT_SIBLINGS` tries run for each processor. Named after the settings of
-/// PostgreSQL.
+/// How long an outcome waits for others while more than `COMMIT_SIBLINGS` tries run and as many threads are runnable, both
+/// for each processor. Named after the settings of PostgreSQL.
 const COMMIT_DELAY: Duration = Duration::from_millis(10);
 const COMMIT_SIBLINGS: usize = 2;
 /// Poll interval for queued tasks; catches missed notifications.
@@ -58,7 +57,7 @@ pub struct Agent {
     pub(super) versions: Versions,
     pub(super) running: HashMap<TryKey, Running>,
     triggers: Triggers,
-    /// An outcome waits for others while more tries than this run.
+    /// `COMMIT_SIBLINGS` of all processors.
     commit_siblings: usize,
     /// Wait for keepers of earlier releases, which report no events, and for the time to read a folder again.
     watchers: JoinSet<TryKey>,
@@ -88,7 +87,7 @@ impl Agent {
             environments: Environments::new(&context.home),
             keepers: Keepers::new(&context.home),
             triggers: Triggers::new(&context.home),
-            commit_siblings: COMMIT_SIBLINGS * std::thread::available_parallelism().map_or(1, usize::from),
+            commit_siblings: COMMIT_SIBLINGS * processor::count(),
             versions: Versions::new(&context.home, &context.workspace),
             context,
             boot_id,
@@ -200,11 +199,12 @@ impl Agent {
         }
     }
 
-    /// Records the tries that have ended according to `first` and the events that have arrived by now. While many tries
-    /// run, waits for more events, because several outcomes cost little more than one.
+    /// Records the tries that have ended according to `first` and the events that have arrived by now. While the processors
+    /// are busy with tries, waits for more events, because several outcomes cost little more than one.
     async fn on_keeper_event(&mut self, client: &mut ClientWrapper, first: KeeperEvent) -> Result<(), StoreError> {
         let mut ended = Vec::new();
         let mut next = Some(first);
+        let is_busy = self.has_siblings() && processor::runnable_threads() > self.commit_siblings;
         let deadline = tokio::time::Instant::now() + COMMIT_DELAY;
         while let Some(event) = next {
             match event {
@@ -221,12 +221,17 @@ impl Agent {
                 KeeperEvent::Refused(versions) => self.versions.refuse_templates(&versions),
                 KeeperEvent::Idle(keeper) => self.disconnect_unused(&keeper),
             }
-            next = match self.running.len() > self.commit_siblings {
+            next = match is_busy && self.has_siblings() {
                 true => tokio::time::timeout_at(deadline, self.keepers.next()).await.ok(),
                 false => self.keepers.try_next(),
             };
         }
         self.finish(client, ended).await
+    }
+
+    /// True while so many tries run that the processors may be busy.
+    fn has_siblings(&self) -> bool {
+        self.running.len() > self.commit_siblings
     }
 
     /// Records the try whose watcher has ended.

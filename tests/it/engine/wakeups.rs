@@ -65,3 +65,23 @@ fn rows_locked_during_a_claim_are_claimed_later() {
     let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
     assert!(!log.contains("polling found"), "the agent retries at once, not when it polls: {log}");
 }
+
+/// As in apache/airflow#13542, where tasks that were cleared in great numbers stayed queued. The second try of each waits
+/// until its first one has ended.
+#[test]
+fn tasks_that_are_cleared_while_they_run_start_again_at_once() {
+    let test = TestHome::started();
+    test.add_dag(
+        "d",
+        "import time\nfrom airflow.sdk import DAG, task\nwith DAG('d'):\n    for n in range(12):\n        \
+         @task(task_id=f't{n}')\n        def t(ti=None):\n            if ti.try_number == 1: time.sleep(600)\n        t()\n",
+    );
+    let run_id = test.trigger("d");
+    let running = || test.sql("SELECT count(*) FROM task_try WHERE state = 'running'") == "12";
+    wait_until("all tasks run", Duration::from_secs(30), running);
+    test.run(&["runs", "clear", "d", &run_id, "--yes"]).expect(0);
+    assert_eq!(test.wait_run("d", &run_id)["state"], json!("success"));
+    assert_eq!(test.sql("SELECT count(*) FROM task_instance WHERE try_number = 2"), "12");
+    let log = std::fs::read_to_string(test.home.join("logs/agent.log")).unwrap();
+    assert!(!log.contains("that no notification announced"), "{log}");
+}

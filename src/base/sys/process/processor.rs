@@ -9,6 +9,13 @@ pub fn count() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// The number of threads of the machine that run or could run now, from /proc/loadavg of proc(5); zero if unknown.
+pub fn runnable_threads() -> usize {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let runnable = text.split_ascii_whitespace().nth(3).and_then(|field| field.split_once('/')?.0.parse().ok());
+    runnable.unwrap_or(0)
+}
+
 /// Processor time of a process and its reaped children; zero if it does not exist.
 pub fn used(pid: i32) -> Duration {
     Stat::read(pid).map_or(Duration::ZERO, |stat| ticks_to_duration(stat.processor_ticks))
@@ -37,6 +44,11 @@ fn ticks_to_duration(count: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_running_thread_is_runnable() {
+        assert!(runnable_threads() >= 1);
+    }
 
     #[test]
     fn counts_the_time_of_a_session_and_its_reaped_children() {
