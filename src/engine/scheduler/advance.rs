@@ -197,13 +197,13 @@ async fn write(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot<
             false => Ok(()),
         }
     };
-    let flush = async {
+    let defer_flush = async {
         match plan.run.is_none() {
             true => session::defer_flush(transaction).await,
             false => Ok(()),
         }
     };
-    let (is_current, (), ()) = try_join3(write, notify, flush).await?;
+    let (is_current, (), ()) = try_join3(write, notify, defer_flush).await?;
     Ok(if is_current { Written::All } else { Written::Overtaken })
 }
 

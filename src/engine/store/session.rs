@@ -24,18 +24,21 @@ pub async fn listen(
 }
 
 /// Makes the commit of a transaction not wait for the disk, for changes that would be made again after a crash of Postgres
-/// or of the machine. What is committed because of them reaches the disk after them.
+/// or of the machine. A commit that follows from it reaches the disk after it.
 pub(crate) async fn defer_flush(transaction: &Transaction<'_>) -> Result<()> {
     execute(transaction, "SET LOCAL synchronous_commit = off", &[]).await
 }
 
-/// Makes commits not wait for the disk until `flush`.
-pub(crate) async fn defer_flushes(client: &impl GenericClient) -> Result<()> {
-    execute(client, "SET synchronous_commit = off", &[]).await
+/// Runs statements whose commits do not wait for the disk, and then waits for all of them.
+pub(crate) async fn flush_once<T>(client: &impl GenericClient, statements: impl Future<Output = T>) -> Result<T> {
+    execute(client, "SET synchronous_commit = off", &[]).await?;
+    let done = statements.await;
+    execute(client, "RESET synchronous_commit", &[]).await?;
+    flush(client).await?;
+    Ok(done)
 }
 
-/// Waits until all that was committed is on the disk: the commit of a message flushes what precedes it.
+/// Waits until all commits are on the disk: that of a message flushes those before it.
 pub async fn flush(client: &impl GenericClient) -> Result<()> {
-    execute(client, "RESET synchronous_commit", &[]).await?;
     execute(client, "SELECT pg_logical_emit_message(true, 'leoflow', 'flush')", &[]).await
 }

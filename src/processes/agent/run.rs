@@ -229,7 +229,7 @@ impl Agent {
         self.finish(client, ended).await
     }
 
-    /// True while so many tries run that the processors may be busy.
+    /// True while the tries that run may keep all processors busy.
     fn has_siblings(&self) -> bool {
         self.running.len() > self.commit_siblings
     }
@@ -299,14 +299,9 @@ impl Agent {
     /// Prepares a warm Python of an environment, so that the next task need not wait for one.
     async fn prepare_warm(&mut self, environment: Option<&str>) {
         let Ok(plain) = self.interpreter.get().await else { return };
-        let interpreter = match environment {
-            None => plain,
-            Some(hash) => match self.environments.find(&plain, hash) {
-                Some(interpreter) => (*interpreter).clone(),
-                None => return,
-            },
-        };
-        let request = Request::Prepare { interpreter: Box::new(interpreter), usage_key: String::new() };
+        let Some(interpreter) = self.environments.find_or_request(&Rc::new(plain), environment) else { return };
+        let interpreter = Box::new((*interpreter).clone());
+        let request = Request::Prepare { interpreter, usage_key: String::new() };
         if let Err(error) = self.keepers.request(&request) {
             warn!("cannot start a keeper: {error}");
         }

@@ -73,9 +73,7 @@ impl Agent {
                 }
             }
         }
-        // An earlier agent may have recorded outcomes without waiting for the disk.
-        session::flush(client).await?;
-        self.remove_obsolete(&unfinished_folders);
+        self.remove_obsolete(client, &unfinished_folders).await?;
         attached.iter().for_each(|(keeper, _)| self.disconnect_if_earlier(keeper));
         // Written last: until all tries are taken over, a missing folder proves nothing.
         if (is_missing || !is_own)
@@ -88,13 +86,16 @@ impl Agent {
     }
 
     /// Ends the processes of tries that are recorded already or whose run was deleted, and removes their folders.
-    fn remove_obsolete(&self, unfinished: &[TaskFolder]) {
+    async fn remove_obsolete(&self, client: &ClientWrapper, unfinished: &[TaskFolder]) -> Result<(), StoreError> {
         let running: Vec<&TaskFolder> = self.running.values().map(|running| &running.folder).collect();
         // Folders that cannot be listed now are removed by a later take-over.
-        for folder in TaskFolder::all(&self.context.home).unwrap_or_default() {
-            if unfinished.contains(&folder) || running.contains(&&folder) {
-                continue;
-            }
+        let mut obsolete = TaskFolder::all(&self.context.home).unwrap_or_default();
+        obsolete.retain(|folder| !unfinished.contains(folder) && !running.contains(&folder));
+        if !obsolete.is_empty() {
+            // An earlier agent may have recorded the outcomes without waiting for the disk.
+            session::flush(client).await?;
+        }
+        for folder in obsolete {
             match folder.keeper() {
                 // It has other tries too.
                 Ok(Some(keeper)) if self.keepers.is_shared(&keeper) => {
@@ -105,5 +106,6 @@ impl Agent {
             }
             folder.discard();
         }
+        Ok(())
     }
 }

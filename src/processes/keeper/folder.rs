@@ -32,7 +32,7 @@ struct Processes {
     /// Its fields are those of the file, because earlier releases wrote and read only them.
     #[serde(flatten)]
     keeper: ProcessId,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     child: Option<ProcessId>,
 }
 

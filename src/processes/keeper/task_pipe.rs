@@ -59,7 +59,8 @@ impl TaskPipe {
             let line: Vec<u8> = self.partial_line.drain(..=position).collect();
             match serde_json::from_slice::<Option<String>>(&line) {
                 Ok(Some(secret)) => log.add_secret(&secret),
-                Ok(None) => self.began = Some(Instant::now()),
+                // The task may run others in its process: only the first begin is its own.
+                Ok(None) => self.began = self.began.or_else(|| Some(Instant::now())),
                 Err(_) => {}
             }
         }
@@ -82,10 +83,12 @@ mod tests {
         let mut send = |text: &str| {
             nix::unistd::write(&writer, text.as_bytes()).unwrap();
             pipe.read_into(&mut log);
-            pipe.began().is_some()
+            pipe.began()
         };
-        assert!(!send("\"p\\u00e4sswort\"\nnu"));
-        assert!(send("ll\n"));
+        assert_eq!(send("\"p\\u00e4sswort\"\nnu"), None);
+        let began = send("ll\n");
+        assert!(began.is_some());
+        assert_eq!(send("null\n"), began, "of a task that the task runs");
         log.write_output("a p\u{e4}sswort\n".as_bytes());
         log.close();
         let text = std::fs::read_to_string(folder.path().join("1.log")).unwrap();

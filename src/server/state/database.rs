@@ -99,9 +99,10 @@ impl Database {
                 is_any_left |= is_kept;
                 is_kept
             });
-            match is_any_left {
-                true => self.used.notify_one(),
-                false => memory::release_memory(),
+            // Those in use count too: `retain` sees them only when they are back.
+            match self.pool.status().size {
+                0 => memory::release_memory(),
+                _ => self.used.notify_one(),
             }
         }
     }

@@ -216,7 +216,7 @@ static RECORD_OWED: LazyLock<String> = LazyLock::new(|| record_statement(&callba
 
 /// Records the end of a running try, with its rendered fields and its XComs; `more` is a further part.
 fn record_statement(more: &str) -> String {
-    let key = INSTANCE.parameters(RECORD_KEY);
+    let (key, is_instance) = (INSTANCE.parameters(RECORD_KEY), INSTANCE.is("ti", RECORD_KEY));
     format!(
         "
         WITH ended AS (
@@ -236,7 +236,7 @@ fn record_statement(more: &str) -> String {
         named AS (
             UPDATE task_instance ti SET rendered_map_index = CASE WHEN $10 THEN $9 ELSE ti.rendered_map_index END,
                    start_date = coalesce(ended.began_at, ti.start_date)
-            FROM ended WHERE {}
+            FROM ended WHERE {is_instance}
               AND ($10 AND ti.rendered_map_index IS DISTINCT FROM $9 OR ended.began_at IS NOT NULL)),
         returned AS (
             INSERT INTO xcom ({KEY}, key, value, mapped_length)
@@ -245,10 +245,9 @@ fn record_statement(more: &str) -> String {
             WHERE EXISTS (SELECT FROM ended)
             ON CONFLICT ({KEY}, key)
             DO UPDATE SET value = EXCLUDED.value, mapped_length = EXCLUDED.mapped_length, created_at = now()){more}
-        SELECT coalesce((SELECT ti.state = 'queued' FROM task_instance ti WHERE {}), false), pg_notify($14, $15) FROM ended",
-        TRY.is("task_try", RECORD_KEY),
-        INSTANCE.is("ti", RECORD_KEY),
-        INSTANCE.is("ti", RECORD_KEY)
+        SELECT coalesce((SELECT ti.state = 'queued' FROM task_instance ti WHERE {is_instance}), false),
+               pg_notify($14, $15) FROM ended",
+        TRY.is("task_try", RECORD_KEY)
     )
 }
 
@@ -312,13 +311,8 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool> 
 /// Records how tries ended, each like [`record`], and waits for the disk once. Each is a transaction of its own: one for
 /// all would lock the rows in another order than a clear, and could deadlock.
 pub async fn record_all(client: &impl GenericClient, ended: &[&Ended]) -> Result<Vec<Result<bool>>> {
-    if ended.len() < 2 {
-        return Ok(join_all(ended.iter().map(|ended| record(client, ended))).await);
-    }
-    session::defer_flushes(client).await?;
-    let recorded = join_all(ended.iter().map(|ended| record(client, ended))).await;
-    session::flush(client).await?;
-    Ok(recorded)
+    let record_each = join_all(ended.iter().map(|ended| record(client, ended)));
+    if ended.len() < 2 { Ok(record_each.await) } else { session::flush_once(client, record_each).await }
 }
 
 /// Adds to the audit log that the callbacks of a try were perhaps not called.

@@ -83,7 +83,7 @@ def load(spec: dict[str, Any], workspace: Workspace) -> list[DAG]:
     return dags_of(workspace, spec["fileloc"], spec.get("settings"))
 
 
-def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str, dags: list[DAG] | None = None) -> Try:
+def begin_try(spec: dict[str, Any], workspace: Workspace, dags: list[DAG] | None = None) -> Try:
     """Returns the try, ready to run. `dags` are those of `load`, if it was called before."""
     from leoflow.running.context import build_context
     from leoflow.running.task_api import TaskApi
@@ -96,7 +96,7 @@ def begin_try(spec: dict[str, Any], workspace: Workspace, folder: str, dags: lis
             for problem in workspace.plugin_problems:
                 task_log.log_event("error", task_log.OWN, problem)
             context = build_context(spec, dag, dag.get_task(spec["task_id"]), TaskXComs(), TaskApi())
-            attempt = Try(context["task"], context, folder, spec.get("max_map_length", 1024))
+            attempt = Try(context["task"], context, spec.get("max_map_length", 1024))
             attempt.notify_listeners("on_starting", component=run_events.Component())
             return attempt
     raise AirflowException(f"{spec['fileloc']} no longer defines the DAG {spec['dag_id']!r}")

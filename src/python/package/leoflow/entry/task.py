@@ -67,7 +67,7 @@ def main(options: dict[str, Any], template: Any = None) -> None:
             # Precedes the import of Airflow, whose settings may name a class of the project.
             workspace.install()
             backend.begin_log(sink)
-        attempt = backend.begin_try(spec, workspace, folder, template and template.dags)
+        attempt = backend.begin_try(spec, workspace, template and template.dags)
     except BaseException as error:
         log_error(error, "Failed to import the DAG file")
         problem = "its params are not valid" if "ParamValidationError" in type(error).__name__ else "the DAG file cannot be imported"

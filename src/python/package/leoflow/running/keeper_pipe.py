@@ -24,7 +24,7 @@ def connect(pipe: int) -> None:
 
 
 def note_begin() -> None:
-    """Tells the keeper that the task's own code begins: its time limit counts from now."""
+    """Tells the keeper that the task's own code begins: its time limit counts from the first call."""
     send(None)
 
 

@@ -39,9 +39,8 @@ class Deadline:
     """Enforces execution_timeout inside the process, so that the task can clean up. Its keeper (the process that
     supervises it) kills a task that ignores the timeout."""
 
-    def __init__(self, task, folder=None):
+    def __init__(self, task):
         self.task = task
-        self.folder = folder
 
     def __enter__(self):
         def timed_out(_number, _frame):
@@ -50,8 +49,7 @@ class Deadline:
         def terminated(_number, _frame):
             raise AirflowTaskTerminated("Task received SIGTERM signal")
 
-        if self.folder:
-            keeper_pipe.note_begin()
+        keeper_pipe.note_begin()
         if threading.current_thread() is not threading.main_thread():
             # `DAG.test()` in a thread, which gets no signals.
             return
@@ -71,13 +69,12 @@ class Deadline:
 class Try:
     """One try, and its result."""
 
-    def __init__(self, task, context, folder=None, max_map_length=1024):
+    def __init__(self, task, context, max_map_length=1024):
         """`max_map_length`, Airflow's setting, is the maximum number of elements in a result that other tasks are
-        mapped over. `folder` is that of the try; None in a foreground run."""
+        mapped over."""
         self.max_map_length = max_map_length
         self.context = context
         self.ti = context["ti"]
-        self.folder = folder
         self.origin = task
         self.task = task
         self.result = {}
@@ -138,7 +135,7 @@ class Try:
             if type(task).pre_execute is not _base_pre_execute:
                 task.pre_execute(context)
             self.call_back(task.on_execute_callback)
-            with Deadline(task, self.folder):
+            with Deadline(task):
                 try:
                     value = self.begin(task)
                 except (AirflowTaskTimeout, AirflowTaskTerminated, KeyboardInterrupt):

@@ -67,7 +67,7 @@ def load(spec: dict[str, Any], workspace: Any) -> list[DAG]:
     return dags_of(workspace, spec["fileloc"], spec.get("settings"))
 
 
-def begin_try(spec: dict[str, Any], workspace: Any, folder: str, dags: list[DAG] | None = None) -> task_try.Try:
+def begin_try(spec: dict[str, Any], workspace: Any, dags: list[DAG] | None = None) -> task_try.Try:
     """Returns the try, ready to run. `dags` are those of `load`, if it was called before."""
 
     def make_dag():
@@ -81,7 +81,7 @@ def begin_try(spec: dict[str, Any], workspace: Any, folder: str, dags: list[DAG]
     install_if(spec.get("settings"))
     # Sets the plugins folder, because listeners of plugins are notified of the start.
     dag_file.enter_project()
-    return task_try.Try(spec, make_dag, TaskSupervisor(spec), folder)
+    return task_try.Try(spec, make_dag, TaskSupervisor(spec))
 
 
 def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: Any) -> task_try.Try:

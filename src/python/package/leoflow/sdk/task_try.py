@@ -43,12 +43,11 @@ def block_database() -> None:
 class Try:
     """One try. Creating it runs `make_dag`, which loads the DAG, and Airflow's `startup`; an error prevents the try."""
 
-    def __init__(self, spec: dict[str, Any], make_dag: Callable[[], Any], supervisor: TaskSupervisor, folder: str | None = None):
+    def __init__(self, spec: dict[str, Any], make_dag: Callable[[], Any], supervisor: TaskSupervisor):
         from airflow.sdk.execution_time import task_runner
 
         self.spec = spec
         self.make_dag = make_dag
-        self.folder = folder
         self.runner = task_runner
         self.supervisor = supervisor
         task_runner.SUPERVISOR_COMMS = supervisor
@@ -82,8 +81,7 @@ class Try:
 
     def run(self) -> dict[str, Any]:
         """Runs the try; returns its result: `task_result` in `messages.schema.json`."""
-        if self.folder:
-            keeper_pipe.note_begin()
+        keeper_pipe.note_begin()
         children = child_processes.Server(self.supervisor) if child_processes.starts_child_processes(self.ti.task) else None
         with self.beginning_with_trigger():
             state, _, self.error = self.runner.run(self.ti, self.context, self.log)
