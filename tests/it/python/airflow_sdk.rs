@@ -450,4 +450,6 @@ fn tries_share_a_run_of_a_file_with_the_sdk() {
     };
     assert_eq!(returned("b"), json!([false, "b", 1, [false, "a", 1, 0]]));
     assert!(test.task_log("shared", "b").contains("Done. Returned value was"));
+    let log = std::fs::read_to_string(test.home.join("logs/keeper.log")).unwrap();
+    assert!(!log.contains("failed to warm up"), "{log}");
 }

@@ -4,6 +4,7 @@ Leoflow's supervisor."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import pathlib
 import sys
@@ -40,6 +41,13 @@ def block_database() -> None:
         block()
 
 
+def keep_type_adapters(task_runner: Any) -> None:
+    """Makes Airflow's task runner create one validator for a type. It creates one for each template field of each try,
+    which takes more time than the rest of a trivial try."""
+    if isinstance(task_runner.TypeAdapter, type):
+        task_runner.TypeAdapter = functools.cache(task_runner.TypeAdapter)
+
+
 class Try:
     """One try. Creating it runs `make_dag`, which loads the DAG, and Airflow's `startup`; an error prevents the try."""
 
@@ -51,6 +59,7 @@ class Try:
         self.runner = task_runner
         self.supervisor = supervisor
         task_runner.SUPERVISOR_COMMS = supervisor
+        keep_type_adapters(task_runner)
         if not spec.get("is_outside"):
             block_database()
         details = startup.details(spec, triggering_events(supervisor, spec))

@@ -162,6 +162,7 @@ def begin(options):
         libraries.is_loaded_too_early = preload.preload_all()
     else:
         load(FIRST)
+    if not libraries.is_loaded_too_early:
         warm_up()
     refuse_threads()
     left_out = libraries.load_ahead(options["preload"], load)
@@ -174,10 +175,12 @@ def warm_up():
     from leoflow.entry.warm.warm_up import warm_up
 
     try:
-        warm_up()
+        result = warm_up()
     except Exception as error:
+        result = error
+    if not isinstance(result, dict) or result["state"] != "success":
         # Tasks then take a little longer.
-        sys.stderr.write(f"failed to warm up: {error!r}\n")
+        sys.stderr.write(f"failed to warm up: {result!r}\n")
 
 
 def refuse_threads():
