@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 pub(crate) struct Competition {
     /// Indices into the plan's instances.
     own_indices: Vec<usize>,
+    /// Of each task only as many as its limits allow, because a mapped task may have thousands.
     own: Vec<Waiting>,
     usage: Usage,
 }
@@ -58,31 +59,43 @@ pub(crate) enum Hidden {
 
 impl Competition {
     /// `usage` counts the other runs; this adds the instances of the run itself.
-    pub fn of_run(run: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan, usage: Usage) -> Self {
+    pub fn of_run(run: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan, mut usage: Usage) -> Self {
         let graph = snapshot.graph;
-        let mut competition = Self { own_indices: Vec::new(), own: Vec::new(), usage };
+        // The task index, the map index and the index of each instance that may run.
+        let mut scheduled: Vec<(usize, i32, usize)> = Vec::new();
         for (index, state) in plan.states_after(snapshot).into_iter().enumerate() {
+            let Some(state) = state.filter(|state| !state.is_finished()) else { continue };
             let (Some(task_index), map_index) = plan.instance_after(snapshot, index) else { continue };
-            match state {
-                Some(TaskState::Scheduled) if !snapshot.is_paused => {
-                    competition.own_indices.push(index);
-                    let instance = InstanceKey::new(run.clone(), &graph.task(task_index).task_id, map_index);
-                    competition.own.push(Waiting::new(instance, graph, task_index, snapshot.logical_date));
-                }
-                Some(state) => {
-                    let task = graph.task(task_index);
-                    let (task_id, pool, slots) = (task.task_id.as_str(), task.pool(), task.pool_slots.into());
-                    competition.usage.take(run, SlotUse { task_id, state, pool, slots, count: 1 });
-                }
-                None => {}
+            if state == TaskState::Scheduled && !snapshot.is_paused {
+                scheduled.push((task_index, map_index, index));
+            } else {
+                let task = graph.task(task_index);
+                let (task_id, pool, slots) = (task.task_id.as_str(), task.pool(), task.pool_slots.into());
+                usage.take(run, SlotUse { task_id, state, pool, slots, count: 1 });
             }
         }
-        competition
+        scheduled.sort_unstable();
+        // Of one task, the instances with the lowest map indexes come first.
+        let mut candidates: Vec<(usize, usize, i32)> = Vec::new();
+        for instances in scheduled.chunk_by(|one, next| one.0 == next.0) {
+            let count = usage.may_queue(run, graph, instances[0].0);
+            candidates.extend(instances.iter().take(count).map(|(task, map_index, index)| (*index, *task, *map_index)));
+        }
+        candidates.sort_unstable();
+        let waiting = candidates.iter().map(|(_, task_index, map_index)| {
+            let instance = InstanceKey::new(run.clone(), &graph.task(*task_index).task_id, *map_index);
+            Waiting::new(instance, graph, *task_index, snapshot.logical_date)
+        });
+        Self { own: waiting.collect(), own_indices: candidates.iter().map(|(index, ..)| *index).collect(), usage }
     }
 
     /// A competition without a run of its own; `usage` counts all runs.
     pub fn of_others(usage: Usage) -> Self {
         Self { own_indices: Vec::new(), own: Vec::new(), usage }
+    }
+
+    pub fn usage(&self) -> &Usage {
+        &self.usage
     }
 
     /// The pools with free slots, each with their number.

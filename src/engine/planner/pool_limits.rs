@@ -109,7 +109,7 @@ impl Usage {
     }
 
     /// True when the run executes as many tasks as it may; 0 is no limit.
-    fn is_run_full(&self, run: &RunKey, max_active_tasks: u32) -> bool {
+    pub(crate) fn is_run_full(&self, run: &RunKey, max_active_tasks: u32) -> bool {
         max_active_tasks > 0 && self.runs.get(run).copied().unwrap_or(0) >= max_active_tasks
     }
 
@@ -124,6 +124,17 @@ impl Usage {
     /// True when the pool has a free slot and the run is below its `max_active_tasks`; 0 is no limit.
     pub(crate) fn can_queue(&self, run: &RunKey, pool: &str, max_active_tasks: u32) -> bool {
         self.open_slots(pool) > 0 && !self.is_run_full(run, max_active_tasks)
+    }
+
+    /// Maximum number of instances of a task that can be queued at once in a run.
+    pub(crate) fn may_queue(&self, run: &RunKey, graph: &Graph, task_index: usize) -> usize {
+        let (task, limit) = (graph.task(task_index), graph.structure.max_active_tasks);
+        let of_run = match limit {
+            0 => u32::MAX,
+            limit => limit.saturating_sub(self.runs.get(run).copied().unwrap_or(0)),
+        };
+        let of_pool = self.open_slots(task.pool()) / i64::from(task.pool_slots.max(1));
+        of_pool.min(of_run.into()).try_into().unwrap_or(usize::MAX)
     }
 
     /// Number of free slots of a pool.
@@ -221,6 +232,25 @@ mod tests {
     fn a_task_that_does_not_fit_does_not_block_a_smaller_one() {
         let large = Waiting { pool_slots: 3, weight: 9, ..waiting("r", "large") };
         assert_eq!(choose(&[large, waiting("r", "small")], pool(2, 0)), [1]);
+    }
+
+    #[test]
+    fn a_mapped_task_may_queue_as_many_as_pool_and_run_allow() {
+        let graph = |max_active_tasks: u32| {
+            let task = serde_json::json!({"task_id": "a", "operator": "o", "pool": "p", "pool_slots": 2});
+            let dag = serde_json::json!({"dag_id": "d", "max_active_tasks": max_active_tasks, "tasks": [task]});
+            Graph::new(serde_json::from_value(dag).unwrap())
+        };
+        let may_queue = |max_active_tasks: u32, all: i64, running: u32| {
+            let run = run("d", "r");
+            let usage = Usage { runs: HashMap::from([(run.clone(), running)]), ..pool(all, 1) };
+            usage.may_queue(&run, &graph(max_active_tasks), 0)
+        };
+        assert_eq!(may_queue(0, 10, 3), 4, "nine free slots");
+        assert_eq!(may_queue(5, 10, 3), 2, "five tasks of a run at once");
+        assert_eq!(may_queue(5, -1, 7), 0);
+        assert!(may_queue(0, -1, 7) > 1_000_000, "no limit");
+        assert_eq!(may_queue(0, 0, 0), 0);
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Advances a run as far as it can go, in one transaction.
 
-use super::apply::{self, Capacity};
+use super::apply;
+use super::cache::Cache;
 use super::file_sensors::{self, FileSensors};
-use super::live_run::{Graphs, LiveRun, LiveRuns};
+use super::live_run::LiveRun;
 use super::past;
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
 use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
-use crate::planner::pool_limits::Waiting;
 use crate::store::asset::assets;
 use crate::store::dag::{callbacks, dags};
 use crate::store::events::{self, Event};
@@ -19,43 +19,41 @@ use crate::store::{Result, StoreError, session, transition};
 use deadpool_postgres::{ClientWrapper, Transaction};
 use futures_util::future::{try_join, try_join3};
 
-/// State that the scheduler keeps in memory between transactions.
-#[derive(Default)]
-pub struct Cache {
-    pub graphs: Graphs,
-    pub runs: LiveRuns,
-    file_sensors: FileSensors,
-}
-
 /// Queues the waiting instances of all runs, as far as there is capacity.
 pub(crate) async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> Result<()> {
     commit_admitted(client.transaction().await?, cache).await
 }
 
 async fn commit_admitted(transaction: Transaction<'_>, cache: &mut Cache) -> Result<()> {
-    let queued = apply::admit_all(&transaction, &mut cache.graphs).await?;
+    let queued = apply::admit_all(&transaction, cache).await?;
+    session::defer_flush(&transaction).await?;
     transaction.commit().await?;
     cache.mark_queued(&queued);
     Ok(())
-}
-
-impl Cache {
-    fn mark_queued(&mut self, queued: &[Waiting]) {
-        for waiting in queued {
-            self.runs.set_state(&waiting.instance, TaskState::Queued);
-        }
-    }
 }
 
 /// Maximum number of attempts to advance a run. An attempt fails when the agent changes an instance meanwhile; the next
 /// attempt reads the run again.
 const ATTEMPTS: usize = 20;
 
+/// When the instances that may run are queued.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    WithStep,
+    /// By a later `admit_all`, once for several runs: it reads the usage of slots and the waiting instances of all runs.
+    Later,
+}
+
 /// Advances a run as far as it can go now, in one transaction. Returns whether anything changed. The error is
 /// `StoreError::Invalid` if all attempts fail.
-pub async fn advance(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<bool> {
+pub async fn advance(
+    client: &mut ClientWrapper,
+    cache: &mut Cache,
+    key: &RunKey,
+    admission: Admission,
+) -> Result<bool> {
     for _ in 0..ATTEMPTS {
-        match step(client, cache, key).await {
+        match step(client, cache, key, admission).await {
             Ok(Step::Overtaken) => cache.runs.forget(key),
             Ok(Step::Taken { changed }) => return Ok(changed),
             Err(error) => {
@@ -77,21 +75,29 @@ enum Step {
 }
 
 /// Plans a run and writes the changes, in one transaction.
-async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Result<Step> {
+async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey, admission: Admission) -> Result<Step> {
     let transaction = client.transaction().await?;
     let Some(row) = active::lock_running(&transaction, key).await? else {
-        return release_slots(transaction, cache, key).await;
+        return release_slots(transaction, cache, key, admission).await;
     };
     let Some(version) = row.version_id else { return Ok(Step::Taken { changed: false }) };
-    let Some((mut run, capacity)) = load(&transaction, cache, key, version, &row).await? else {
-        return Ok(Step::Overtaken);
+    let capacity = async {
+        match admission {
+            Admission::WithStep => apply::capacity(&transaction, key).await.map(Some),
+            Admission::Later => Ok(None),
+        }
     };
+    let (run, capacity) = try_join(load(&transaction, cache, key, version, &row), capacity).await?;
+    let Some(mut run) = run else { return Ok(Step::Overtaken) };
     let graph = run.graph.clone();
     let instances = std::mem::take(&mut run.instances);
     let snapshot = read_snapshot(&transaction, &cache.file_sensors, key, &graph, instances, &row).await?;
     let mut plan = plan::plan(&snapshot);
     apply::expand(&transaction, key, &snapshot, &plan).await?;
-    let queued = apply::admit(&transaction, &mut cache.graphs, key, &snapshot, &mut plan, capacity).await?;
+    let queued = match capacity {
+        Some(capacity) => apply::admit(&transaction, cache, key, &snapshot, &mut plan, capacity).await?,
+        None => Vec::new(),
+    };
     let changed = plan.run.is_some() || !plan.transitions.is_empty() || !plan.restored.is_empty();
     if changed && write(&transaction, key, &snapshot, &plan).await? == Written::Overtaken {
         return Ok(Step::Overtaken);
@@ -114,28 +120,32 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey) -> Re
 
 /// Queues waiting instances of other runs if the run is not running, for example after a user has ended or deleted it,
 /// because its slots are free.
-async fn release_slots(transaction: Transaction<'_>, cache: &mut Cache, key: &RunKey) -> Result<Step> {
+async fn release_slots(
+    transaction: Transaction<'_>,
+    cache: &mut Cache,
+    key: &RunKey,
+    admission: Admission,
+) -> Result<Step> {
     cache.runs.forget(key);
-    commit_admitted(transaction, cache).await?;
+    if admission == Admission::WithStep {
+        commit_admitted(transaction, cache).await?;
+    }
     Ok(Step::Taken { changed: false })
 }
 
-/// Returns the run, from the cache if possible, and the capacity; `None` if the rows do not match the cached run.
+/// Returns the run, from the cache if possible; `None` if the rows do not match the cached run.
 async fn load(
     transaction: &Transaction<'_>,
     cache: &mut Cache,
     key: &RunKey,
     version: i64,
     row: &RunningRun,
-) -> Result<Option<(LiveRun, Capacity)>> {
+) -> Result<Option<LiveRun>> {
     let Some(mut run) = cache.runs.take(key, version, row.revision.as_deref()) else {
         let graph = cache.graphs.get(transaction, version).await?;
-        let run = LiveRun::read(transaction, key, (version, row.revision.clone()), graph).await?;
-        return Ok(Some((run, apply::capacity(transaction, key).await?)));
+        return LiveRun::read(transaction, key, (version, row.revision.clone()), graph).await.map(Some);
     };
-    let capacity = apply::capacity(transaction, key);
-    let (is_cache_current, capacity) = try_join(run.refresh(transaction, key), capacity).await?;
-    Ok(is_cache_current.then_some((run, capacity)))
+    Ok(run.refresh(transaction, key).await?.then_some(run))
 }
 
 /// Reads the planner's input.

@@ -1,5 +1,6 @@
 //! Writes the planner's changes in a few statements, and queues instances as far as there is capacity.
 
+use super::cache::Cache;
 use super::live_run::Graphs;
 use crate::model::dag::Task;
 use crate::model::keys::RunKey;
@@ -79,7 +80,7 @@ pub async fn capacity(transaction: &Transaction<'_>, key: &RunKey) -> Result<Cap
 /// plan; those of other runs are queued and returned.
 pub(crate) async fn admit(
     transaction: &Transaction<'_>,
-    graphs: &mut Graphs,
+    cache: &mut Cache,
     key: &RunKey,
     snapshot: &Snapshot<'_>,
     plan: &mut Plan,
@@ -87,7 +88,7 @@ pub(crate) async fn admit(
 ) -> Result<Vec<Waiting>> {
     let competition = Competition::of_run(key, snapshot, plan, usage);
     let (choice, others) = match others_wait {
-        true => choose(transaction, graphs, Some(key), &competition).await?,
+        true => choose(transaction, cache, Some(key), &competition).await?,
         false => (competition.choose(&OtherRuns::default()), Vec::new()),
     };
     competition.queue(&choice, snapshot, plan);
@@ -100,18 +101,19 @@ const FIRST_WINDOW: i64 = 64;
 /// Factor by which windows grow, once they are not limited to the free slots.
 const WINDOW_GROWTH: i64 = 16;
 
-/// Chooses the instances to queue among those of the competition's run, if any, and the waiting ones of all other runs.
-/// Also returns the chosen instances of other runs.
+/// Chooses the instances to queue among those of the competition's run, if any, and the waiting ones of all other runs. Also returns the chosen instances of other runs.
 async fn choose(
     client: &impl GenericClient,
-    graphs: &mut Graphs,
-    excluded_run: Option<&RunKey>,
+    cache: &mut Cache,
+    own_run: Option<&RunKey>,
     competition: &Competition,
 ) -> Result<(Choice, Vec<Waiting>)> {
+    let mut excluded_runs = cache.runs.full(competition.usage());
+    excluded_runs.extend(own_run.cloned());
     let (mut size, mut left_out, mut kept) = (Size::FreeSlots(FIRST_WINDOW), BTreeSet::<RunTask>::new(), Vec::new());
     loop {
         let window = Window { pools: competition.open_pools(), size, left_out: left_out.iter().collect() };
-        let mut others = waiting_instances(client, graphs, excluded_run, &window).await?;
+        let mut others = waiting_instances(client, &mut cache.graphs, &excluded_runs, &window).await?;
         others.waiting.append(&mut kept);
         let choice = competition.choose(&others);
         match choice.hidden {
@@ -136,12 +138,12 @@ fn larger(size: Size) -> Size {
     }
 }
 
-/// Reads instances that wait for capacity, in all running runs except `excluded_run`. Leaves out instances whose task
+/// Reads instances that wait for capacity, in all running runs except `excluded_runs`. Leaves out instances whose task
 /// the DAG version of their run no longer has.
 async fn waiting_instances(
     client: &impl GenericClient,
     graphs: &mut Graphs,
-    excluded_run: Option<&RunKey>,
+    excluded_runs: &[RunKey],
     window: &Window<'_>,
 ) -> Result<OtherRuns> {
     let mut others = OtherRuns::default();
@@ -149,7 +151,7 @@ async fn waiting_instances(
         return Ok(others);
     }
     let mut counts: HashMap<(RunKey, String), i64> = HashMap::new();
-    for row in scheduled::waiting(client, excluded_run, window).await? {
+    for row in scheduled::waiting(client, excluded_runs, window).await? {
         let graph = graphs.get(client, row.version_id).await?;
         if let Some(task_index) = graph.task_index(&row.instance.task_id) {
             others.waiting.push(Waiting::new(row.instance.clone(), &graph, task_index, row.logical_date));
@@ -179,11 +181,11 @@ async fn queue_others(client: &impl GenericClient, chosen: Vec<Waiting>) -> Resu
 }
 
 /// Queues and returns the waiting instances of all runs that fit, when slots have become free.
-pub(crate) async fn admit_all(transaction: &Transaction<'_>, graphs: &mut Graphs) -> Result<Vec<Waiting>> {
+pub(crate) async fn admit_all(transaction: &Transaction<'_>, cache: &mut Cache) -> Result<Vec<Waiting>> {
     if !scheduled::any_waits(transaction, None).await? {
         return Ok(Vec::new());
     }
     let competition = Competition::of_others(pools::usage(transaction, None).await?);
-    let (_, chosen) = choose(transaction, graphs, None, &competition).await?;
+    let (_, chosen) = choose(transaction, cache, None, &competition).await?;
     queue_others(transaction, chosen).await
 }

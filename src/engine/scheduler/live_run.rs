@@ -7,6 +7,7 @@ use crate::model::keys::{InstanceKey, NOT_MAPPED, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
+use crate::planner::pool_limits::Usage;
 use crate::store::Result;
 use crate::store::dag::versions;
 use crate::store::instance::planner_input;
@@ -55,6 +56,12 @@ impl LiveRuns {
 
     pub fn forget_all(&mut self) {
         self.0.clear();
+    }
+
+    /// The cached runs that execute as many tasks as they may.
+    pub fn full(&self, usage: &Usage) -> Vec<RunKey> {
+        let limit = |run: &LiveRun| run.graph.structure.max_active_tasks;
+        self.0.iter().filter(|(key, run)| usage.is_run_full(key, limit(run))).map(|(key, _)| key.clone()).collect()
     }
 
     /// Sets the state of an instance that a step of another run has changed.

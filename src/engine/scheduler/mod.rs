@@ -2,6 +2,7 @@
 
 pub mod advance;
 pub mod apply;
+mod cache;
 pub mod due_runs;
 mod file_sensors;
 mod live_run;

@@ -2,7 +2,8 @@
 //! notifications. If several schedulers run, only the leader works: the one that holds an advisory lock, which Postgres
 //! releases when the connection ends.
 
-use super::advance::{self, Cache};
+use super::advance::{self, Admission};
+use super::cache::Cache;
 use super::due_runs::{self, PendingQueries, TimetableEvaluator};
 use crate::model::keys::RunKey;
 use crate::store::asset::{assets, partitions};
@@ -282,17 +283,23 @@ impl PendingWork {
         cache: &mut Cache,
         evaluated: &mut Evaluated,
     ) -> Result<()> {
+        let admission = match self.runs.len() + self.polled.len() {
+            0 => return Ok(()),
+            1 => Admission::WithStep,
+            _ => Admission::Later,
+        };
         while let Some(run) = self.runs.pop_first() {
             self.polled.remove(&run);
-            if advance(client, cache, &run).await? {
+            if advance(client, cache, &run, admission).await? {
                 evaluated.runs.remove(&run);
             }
         }
         while let Some(run) = self.polled.pop_first() {
-            if advance(client, cache, &run).await? {
+            if advance(client, cache, &run, admission).await? {
                 self.missed.insert(run);
             }
         }
+        self.capacity |= admission == Admission::Later;
         Ok(())
     }
 
@@ -317,8 +324,8 @@ impl PendingWork {
 }
 
 /// Advances a run and returns whether anything changed. Invalid data of one run must not stop the others.
-async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey) -> Result<bool> {
-    match advance::advance(client, cache, run).await {
+async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey, admission: Admission) -> Result<bool> {
+    match advance::advance(client, cache, run, admission).await {
         Err(error @ (StoreError::Invalid(_) | StoreError::UnknownValue { .. } | StoreError::Unreadable { .. })) => {
             warn!("run {} of {} cannot advance: {error}", run.run_id, run.dag_id);
             Ok(false)

@@ -63,13 +63,14 @@ pub async fn any_waits(client: &impl GenericClient, excluded_run: Option<&RunKey
     fetch_one(client, query, &[&dag_id, &run_id]).await
 }
 
-/// Returns the instances in the window, of all running runs of DAGs that are not paused, except `excluded_run`.
+/// Returns the instances in the window, of all running runs of DAGs that are not paused, except `excluded_runs`.
 pub async fn waiting(
     client: &impl GenericClient,
-    excluded_run: Option<&RunKey>,
+    excluded_runs: &[RunKey],
     window: &Window<'_>,
 ) -> Result<Vec<Scheduled>> {
-    let (dag_id, run_id) = excluded_run.map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
+    let (dag_ids, run_ids): (Vec<&str>, Vec<&str>) =
+        excluded_runs.iter().map(|key| (key.dag_id.as_str(), key.run_id.as_str())).unzip();
     let (pools, free): (Vec<&str>, Vec<i64>) = window.pools.iter().copied().unzip();
     let limits: Vec<i64> = free.iter().map(|free| window.size.limit(*free)).collect();
     let left_out =
@@ -97,8 +98,9 @@ pub async fn waiting(
                               WHERE (l.dag_id, l.run_id, l.task_id) = (t.dag_id, t.run_id, t.task_id))
             ORDER BY t.priority_weight DESC, t.map_index LIMIT o.row_limit) ti
         WHERE r.state = 'running' AND NOT d.is_paused AND r.dag_version_id IS NOT NULL
-          AND ($1::text IS NULL OR (w.dag_id, w.run_id) <> ($1, $2))";
+          AND NOT EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS e(dag_id, run_id)
+                          WHERE (e.dag_id, e.run_id) = (w.dag_id, w.run_id))";
     let parameters: [&(dyn ToSql + Sync); 8] =
-        [&dag_id, &run_id, &pools, &free, &limits, &left_out_dags, &left_out_runs, &left_out_tasks];
+        [&dag_ids, &run_ids, &pools, &free, &limits, &left_out_dags, &left_out_runs, &left_out_tasks];
     fetch_all(client, query, &parameters).await
 }
