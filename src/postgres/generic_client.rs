@@ -25,10 +25,14 @@ pub trait GenericClient: Sync {
     fn execute(&self, query: &str, parameters: Parameters<'_>) -> impl Future<Output = Result<u64, Error>> + Send;
 }
 
+/// A wildcard for the columns of parameters, not of a table.
+const ALL_OF_PARAMETERS: &str = "SELECT * FROM unnest(";
+
 /// True when a query's columns stay the same while a newer release adds columns to its tables: a cached statement whose
 /// columns changed is rejected, and both releases may serve at the same time.
 fn has_fixed_columns(query: &str) -> bool {
-    !["SELECT *", "RETURNING *", ".*"].iter().any(|wildcard| query.contains(wildcard))
+    let selects_all = |part: &str| ["SELECT *", "RETURNING *", ".*"].iter().any(|wildcard| part.contains(wildcard));
+    !query.split(ALL_OF_PARAMETERS).any(selects_all)
 }
 
 /// Empties the cache when it is full.
@@ -56,3 +60,18 @@ macro_rules! with_cached_statements {
 }
 
 with_cached_statements!(ClientWrapper, Transaction<'_>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_statements_whose_columns_no_migration_changes_are_cached() {
+        assert!(has_fixed_columns("SELECT id FROM dag"));
+        assert!(has_fixed_columns("SELECT id FROM dag WHERE (dag_id, name) IN (SELECT * FROM unnest($1, $2))"));
+        for query in ["SELECT * FROM dag", "DELETE FROM dag RETURNING *", "SELECT d.*, 1 FROM dag d"] {
+            assert!(!has_fixed_columns(query), "{query}");
+            assert!(!has_fixed_columns(&format!("{query} WHERE id IN (SELECT * FROM unnest($1))")), "{query}");
+        }
+    }
+}

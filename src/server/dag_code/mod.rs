@@ -179,7 +179,7 @@ impl DagCode {
                         break;
                     }
                     // An error means that events were missed, one of which may have announced a callback.
-                    event = events.recv() => if !matches!(event, Ok(event) if !matches!(event, Event::Callback | Event::Dags)) {
+                    event = events.recv() => if matches!(event, Ok(Event::Callback) | Err(_)) {
                         break;
                     },
                     // Catches missed notifications and failed reads.

@@ -114,7 +114,8 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     let query = format!(
         "
         WITH taken AS (DELETE FROM dag_callback WHERE id = (
-            SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING *)
+            SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
+            RETURNING dag_id, run_id, task_id, map_index, try_number, state, reason)
         SELECT t.dag_id, t.run_id, t.state, t.reason, t.task_id, t.map_index, t.try_number AS ended_try,
                r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start, r.data_interval_end,
                r.run_after, r.start_date, r.end_date, r.queued_at,
