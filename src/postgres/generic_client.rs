@@ -25,7 +25,7 @@ pub trait GenericClient: Sync {
     fn execute(&self, query: &str, parameters: Parameters<'_>) -> impl Future<Output = Result<u64, Error>> + Send;
 }
 
-/// A wildcard for the columns of parameters, not of a table.
+/// A wildcard for the columns of parameters, not of a table; without a join.
 const ALL_OF_PARAMETERS: &str = "SELECT * FROM unnest(";
 
 /// True when a query's columns stay the same while a newer release adds columns to its tables: a cached statement whose
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_statements_whose_columns_no_migration_changes_are_cached() {
+    fn only_statements_with_fixed_columns_are_cached() {
         assert!(has_fixed_columns("SELECT id FROM dag"));
         assert!(has_fixed_columns("SELECT id FROM dag WHERE (dag_id, name) IN (SELECT * FROM unnest($1, $2))"));
         for query in ["SELECT * FROM dag", "DELETE FROM dag RETURNING *", "SELECT d.*, 1 FROM dag d"] {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import leoflow
 from leoflow.entry.warm import zygote
-from leoflow.sdk import preload
+from leoflow.sdk.warm import preload
 
 PACKAGE = Path(leoflow.__file__).parent
 # From the bottom up. `names` belongs to no layer and imports only the exceptions.

@@ -7,7 +7,7 @@ use super::pool_limits::{SlotUse, Usage, Waiting, choose};
 use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::TaskState;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The instances of a run that may run, and the usage of all limits by all runs.
 pub(crate) struct Competition {
@@ -61,32 +61,31 @@ impl Competition {
     /// `usage` counts the other runs; this adds the instances of the run itself.
     pub fn of_run(run: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan, mut usage: Usage) -> Self {
         let graph = snapshot.graph;
-        // The task index, the map index and the index of each instance that may run.
-        let mut scheduled: Vec<(usize, i32, usize)> = Vec::new();
+        // By task: the map index and the index of each instance that may run.
+        let mut scheduled: BTreeMap<usize, Vec<(i32, usize)>> = BTreeMap::new();
         for (index, state) in plan.states_after(snapshot).into_iter().enumerate() {
             let Some(state) = state.filter(|state| !state.is_finished()) else { continue };
             let (Some(task_index), map_index) = plan.instance_after(snapshot, index) else { continue };
             if state == TaskState::Scheduled && !snapshot.is_paused {
-                scheduled.push((task_index, map_index, index));
+                scheduled.entry(task_index).or_default().push((map_index, index));
             } else {
                 let task = graph.task(task_index);
                 let (task_id, pool, slots) = (task.task_id.as_str(), task.pool(), task.pool_slots.into());
                 usage.take(run, SlotUse { task_id, state, pool, slots, count: 1 });
             }
         }
-        scheduled.sort_unstable();
-        // Of one task, the instances with the lowest map indexes come first.
-        let mut candidates: Vec<(usize, usize, i32)> = Vec::new();
-        for instances in scheduled.chunk_by(|one, next| one.0 == next.0) {
-            let count = usage.may_queue(run, graph, instances[0].0);
-            candidates.extend(instances.iter().take(count).map(|(task, map_index, index)| (*index, *task, *map_index)));
+        let mut competition = Self { own_indices: Vec::new(), own: Vec::new(), usage };
+        for (task_index, mut instances) in scheduled {
+            // Those with the lowest map indexes come first.
+            instances.sort_unstable();
+            instances.truncate(competition.usage.max_queueable(run, graph, task_index));
+            for (map_index, index) in instances {
+                let instance = InstanceKey::new(run.clone(), &graph.task(task_index).task_id, map_index);
+                competition.own_indices.push(index);
+                competition.own.push(Waiting::new(instance, graph, task_index, snapshot.logical_date));
+            }
         }
-        candidates.sort_unstable();
-        let waiting = candidates.iter().map(|(_, task_index, map_index)| {
-            let instance = InstanceKey::new(run.clone(), &graph.task(*task_index).task_id, *map_index);
-            Waiting::new(instance, graph, *task_index, snapshot.logical_date)
-        });
-        Self { own: waiting.collect(), own_indices: candidates.iter().map(|(index, ..)| *index).collect(), usage }
+        competition
     }
 
     /// A competition without a run of its own; `usage` counts all runs.

@@ -127,7 +127,7 @@ impl Usage {
     }
 
     /// Maximum number of instances of a task that can be queued at once in a run.
-    pub(crate) fn may_queue(&self, run: &RunKey, graph: &Graph, task_index: usize) -> usize {
+    pub(crate) fn max_queueable(&self, run: &RunKey, graph: &Graph, task_index: usize) -> usize {
         let (task, limit) = (graph.task(task_index), graph.structure.max_active_tasks);
         let of_run = match limit {
             0 => u32::MAX,
@@ -235,22 +235,22 @@ mod tests {
     }
 
     #[test]
-    fn a_mapped_task_may_queue_as_many_as_pool_and_run_allow() {
+    fn a_mapped_task_queues_what_pool_and_run_allow() {
         let graph = |max_active_tasks: u32| {
             let task = serde_json::json!({"task_id": "a", "operator": "o", "pool": "p", "pool_slots": 2});
             let dag = serde_json::json!({"dag_id": "d", "max_active_tasks": max_active_tasks, "tasks": [task]});
             Graph::new(serde_json::from_value(dag).unwrap())
         };
-        let may_queue = |max_active_tasks: u32, all: i64, running: u32| {
+        let max_queueable = |max_active_tasks: u32, all: i64, running: u32| {
             let run = run("d", "r");
             let usage = Usage { runs: HashMap::from([(run.clone(), running)]), ..pool(all, 1) };
-            usage.may_queue(&run, &graph(max_active_tasks), 0)
+            usage.max_queueable(&run, &graph(max_active_tasks), 0)
         };
-        assert_eq!(may_queue(0, 10, 3), 4, "nine free slots");
-        assert_eq!(may_queue(5, 10, 3), 2, "five tasks of a run at once");
-        assert_eq!(may_queue(5, -1, 7), 0);
-        assert!(may_queue(0, -1, 7) > 1_000_000, "no limit");
-        assert_eq!(may_queue(0, 0, 0), 0);
+        assert_eq!(max_queueable(0, 10, 3), 4, "nine free slots");
+        assert_eq!(max_queueable(5, 10, 3), 2, "five tasks of a run at once");
+        assert_eq!(max_queueable(5, -1, 7), 0);
+        assert!(max_queueable(0, -1, 7) > 1_000_000, "no limit");
+        assert_eq!(max_queueable(0, 0, 0), 0);
     }
 
     #[test]

@@ -26,7 +26,9 @@ pub(crate) async fn admit_all(client: &mut ClientWrapper, cache: &mut Cache) -> 
 
 async fn commit_admitted(transaction: Transaction<'_>, cache: &mut Cache) -> Result<()> {
     let queued = apply::admit_all(&transaction, cache).await?;
-    session::defer_flush(&transaction).await?;
+    if !queued.is_empty() {
+        session::defer_flush(&transaction).await?;
+    }
     transaction.commit().await?;
     cache.mark_queued(&queued);
     Ok(())

@@ -17,7 +17,7 @@ use deadpool_postgres::Transaction;
 use futures_util::future::try_join;
 use leoflow_postgres::GenericClient;
 use std::collections::{BTreeSet, HashMap};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Writes the instances of mapped tasks that the plan expands, adds or restores.
 pub async fn expand(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan) -> Result<()> {
@@ -101,7 +101,8 @@ const FIRST_WINDOW: i64 = 64;
 /// Factor by which windows grow, once they are not limited to the free slots.
 const WINDOW_GROWTH: i64 = 16;
 
-/// Chooses the instances to queue among those of the competition's run, if any, and the waiting ones of all other runs. Also returns the chosen instances of other runs.
+/// Chooses the instances to queue among those of the competition's run, if any, and the waiting ones of all other runs.
+/// Also returns the chosen instances of other runs.
 async fn choose(
     client: &impl GenericClient,
     cache: &mut Cache,
@@ -152,7 +153,13 @@ async fn waiting_instances(
     }
     let mut counts: HashMap<(RunKey, String), i64> = HashMap::new();
     for row in scheduled::waiting(client, excluded_runs, window).await? {
-        let graph = graphs.get(client, row.version_id).await?;
+        let graph = match graphs.get(client, row.version_id).await {
+            Err(error) if error.is_invalid_data() => {
+                warn!("run {} of {} cannot queue tasks: {error}", row.instance.run.run_id, row.instance.run.dag_id);
+                continue;
+            }
+            graph => graph?,
+        };
         if let Some(task_index) = graph.task_index(&row.instance.task_id) {
             others.waiting.push(Waiting::new(row.instance.clone(), &graph, task_index, row.logical_date));
         }

@@ -276,7 +276,17 @@ impl PendingWork {
         }
     }
 
-    /// Advances the pending runs, first those that events have named, then the polled ones.
+    /// Removes and returns the next run to advance, first those that events have named, then the polled ones, and whether
+    /// it is only polled.
+    fn next_run(&mut self) -> Option<(RunKey, bool)> {
+        if let Some(run) = self.runs.pop_first() {
+            self.polled.remove(&run);
+            return Some((run, false));
+        }
+        Some((self.polled.pop_first()?, true))
+    }
+
+    /// Advances the pending runs.
     async fn advance_runs(
         &mut self,
         client: &mut ClientWrapper,
@@ -288,15 +298,17 @@ impl PendingWork {
             1 => Admission::WithStep,
             _ => Admission::Later,
         };
-        while let Some(run) = self.runs.pop_first() {
-            self.polled.remove(&run);
+        let mut last_admission = Instant::now();
+        while let Some((run, is_polled)) = self.next_run() {
             if advance(client, cache, &run, admission).await? {
                 evaluated.runs.remove(&run);
+                if is_polled {
+                    self.missed.insert(run);
+                }
             }
-        }
-        while let Some(run) = self.polled.pop_first() {
-            if advance(client, cache, &run, admission).await? {
-                self.missed.insert(run);
+            if admission == Admission::Later && last_admission.elapsed() > MAX_WORK {
+                advance::admit_all(client, cache).await?;
+                last_admission = Instant::now();
             }
         }
         self.capacity |= admission == Admission::Later;
@@ -326,7 +338,7 @@ impl PendingWork {
 /// Advances a run and returns whether anything changed. Invalid data of one run must not stop the others.
 async fn advance(client: &mut ClientWrapper, cache: &mut Cache, run: &RunKey, admission: Admission) -> Result<bool> {
     match advance::advance(client, cache, run, admission).await {
-        Err(error @ (StoreError::Invalid(_) | StoreError::UnknownValue { .. } | StoreError::Unreadable { .. })) => {
+        Err(error) if error.is_invalid_data() => {
             warn!("run {} of {} cannot advance: {error}", run.run_id, run.dag_id);
             Ok(false)
         }

@@ -55,6 +55,13 @@ pub enum StoreError {
     Postgres(#[from] PgError),
 }
 
+impl StoreError {
+    /// True if rows of one run or DAG make no sense; others are not affected.
+    pub(crate) fn is_invalid_data(&self) -> bool {
+        matches!(self, Self::Invalid(_) | Self::UnknownValue { .. } | Self::Unreadable { .. })
+    }
+}
+
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
         let invalid = [

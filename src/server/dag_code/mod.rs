@@ -161,6 +161,8 @@ impl DagCode {
     /// Runs pending callbacks, now and whenever new ones arrive. Never returns.
     pub async fn run_callbacks(self: Arc<Self>) {
         let mut events = self.core.changes.events.subscribe();
+        // Catches missed notifications and failed reads.
+        let mut poll = tokio::time::interval(POLL_INTERVAL);
         let mut calls = JoinSet::new();
         let mut running: Vec<(Id, String)> = Vec::new();
         loop {
@@ -182,8 +184,7 @@ impl DagCode {
                     event = events.recv() => if matches!(event, Ok(Event::Callback) | Err(_)) {
                         break;
                     },
-                    // Catches missed notifications and failed reads.
-                    () = tokio::time::sleep(POLL_INTERVAL) => break,
+                    _ = poll.tick() => break,
                 }
             }
         }

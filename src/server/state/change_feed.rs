@@ -28,12 +28,14 @@ impl Changes {
     pub fn publish(&self, event: Option<&Event>) {
         let published = match event {
             Some(Event::Prepare { .. } | Event::Queued | Event::Stop | Event::Sweep | Event::Plan(_)) => return,
-            Some(event) => event.clone(),
-            None => Event::Dags,
+            Some(event) => vec![event.clone()],
+            None => vec![Event::Dags, Event::Callback],
         };
         self.count.send_modify(|count| *count += 1);
-        // There may be no subscribers.
-        let _ = self.events.send(published);
+        for event in published {
+            // There may be no subscribers.
+            let _ = self.events.send(event);
+        }
     }
 
     /// Announces that the server is shutting down.

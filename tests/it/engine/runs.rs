@@ -160,6 +160,31 @@ fn a_cleared_task_reruns_with_the_chosen_version() {
 }
 
 #[test]
+fn a_run_on_a_newer_version_takes_its_pools() {
+    let test = TestHome::started();
+    test.run(&["pools", "set", "closed", "0"]).expect(0);
+    let text = |pool: &str, body: &str| {
+        format!(
+            "from airflow.sdk import DAG, task\nwith DAG('moved'):\n    @task(pool='{pool}')\n    def waits(): return 1\n    \
+             @task\n    def fails(): {body}\n    waits()\n    fails()\n"
+        )
+    };
+    test.add_dag("moved", &text("closed", "raise ValueError('no')"));
+    let runs = [test.trigger("moved"), test.trigger("moved")];
+    let failed = "SELECT count(*) FROM task_instance WHERE task_id = 'fails' AND state = 'failed'";
+    wait_until("both runs wait for the pool", SOON, || test.sql(failed) == "2");
+    test.save("moved.py", &text("default_pool", "return 2"));
+    test.wait_dag("moved", 2);
+    for run_id in &runs {
+        test.run(&["runs", "clear", "moved", run_id, "--only-failed", "--run-on-latest-version", "--yes"]).expect(0);
+    }
+    for run_id in &runs {
+        assert_eq!(test.wait_run("moved", run_id)["state"], "success");
+    }
+    assert_eq!(test.sql("SELECT DISTINCT pool FROM task_instance WHERE dag_id = 'moved'"), "default_pool");
+}
+
+#[test]
 fn triggering_a_paused_dag_says_how_to_unpause_it() {
     let test = TestHome::started();
     test.wait_dag("hello", 1);

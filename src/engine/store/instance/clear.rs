@@ -203,8 +203,8 @@ pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Resul
     notify_cleared(transaction, key).await
 }
 
-/// Moves the run to a version: adds instances of new tasks, and marks instances of tasks that the version lacks
-/// removed.
+/// Moves the run to a version: adds instances of new tasks, marks instances of tasks that the version lacks removed, and
+/// gives those that have not begun the version's pools and priorities.
 async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, version: &RunVersion) -> Result<()> {
     let key = &run.key;
     let ids: Vec<&str> = version.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
@@ -212,6 +212,7 @@ async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, version: &
     transaction.execute(set_version, &[&key.dag_id, &key.run_id, &version.id]).await?;
     instance::remove_others(transaction, key, &ids).await?;
     instance::restore(transaction, key, &ids).await?;
+    instance::take_slots(transaction, key, &version.structure).await?;
     let task_dates = TaskDates::of_run(run.logical_date, run.backfill_id);
     new_run::add_instances(transaction, key, &version.structure, task_dates).await
 }

@@ -1,7 +1,7 @@
 //! Writes the states of task instances, except the changes that the agent makes when it claims or requeues them, which
 //! are in `claim`. `planner/pool_limits.rs` chooses the instances that `queue` queues.
 
-use crate::model::dag::Task;
+use crate::model::dag::{Structure, Task};
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::pool_limits::Waiting;
@@ -86,16 +86,36 @@ pub async fn apply(client: &impl GenericClient, run: &RunKey, changes: &[Change<
 }
 
 /// `scheduled` to `queued`: the instances that `planner/pool_limits.rs` has chosen, of any runs. The caller needs no
-/// locks; an instance that is no longer `scheduled` is left unchanged.
+/// locks: the instances are locked in the order of their keys, as by a clear, so the two cannot deadlock. An instance that
+/// is no longer `scheduled` is left unchanged.
 pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<()> {
     let keys = KeyColumns::new(chosen.iter().map(|waiting| &waiting.instance));
     let query = format!(
-        "UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp() FROM {} AS new ({KEY})
-         WHERE {} AND ti.state = 'scheduled'",
+        "WITH locked AS (
+            SELECT {KEY} FROM task_instance ti JOIN {} AS new ({KEY}) USING ({KEY})
+            WHERE ti.state = 'scheduled' ORDER BY {KEY} FOR UPDATE OF ti)
+         UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp() FROM locked WHERE {}",
         INSTANCE.unnest(1),
-        INSTANCE.same("ti", "new")
+        INSTANCE.same("ti", "locked")
     );
     execute(client, &query, &keys.after(&[])).await
+}
+
+/// Gives the instances that occupy no slots the pools, slots and priorities of a version's tasks. The states do not change.
+/// The caller must have locked the run.
+pub async fn take_slots(client: &impl GenericClient, run: &RunKey, structure: &Structure) -> Result<()> {
+    let tasks = &structure.tasks;
+    let ids: Vec<&str> = tasks.iter().map(|task| task.task_id.as_str()).collect();
+    let pools: Vec<&str> = tasks.iter().map(Task::pool).collect();
+    let slots: Vec<i32> = tasks.iter().map(|task| task.pool_slots).collect();
+    let weights: Vec<i32> = tasks.iter().map(|task| task.weight).collect();
+    let query = "
+        UPDATE task_instance ti SET pool = new.pool, pool_slots = new.slots, priority_weight = new.weight
+        FROM unnest($3::text[], $4::text[], $5::integer[], $6::integer[]) AS new (task_id, pool, slots, weight)
+        WHERE ti.dag_id = $1 AND ti.run_id = $2 AND ti.task_id = new.task_id
+          AND (ti.state IS NULL OR ti.state IN ('scheduled', 'up_for_retry', 'up_for_reschedule'))
+          AND (ti.pool, ti.pool_slots, ti.priority_weight) IS DISTINCT FROM (new.pool, new.slots, new.weight)";
+    execute(client, query, &[&run.dag_id, &run.run_id, &ids, &pools, &slots, &weights]).await
 }
 
 /// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. `removed` to no

@@ -9,10 +9,17 @@ from leoflow.common import local_modules
 
 # Airflow's folder of this process, below Leoflow's home; empty while the SDK is not active.
 _home = ""
+# True if the environment had settings of Airflow before those that `activate` sets.
+_has_settings = False
 
 
 def is_active() -> bool:
     return bool(_home)
+
+
+def has_settings() -> bool:
+    """True if the SDK is active and the environment of this process has settings of Airflow other than Leoflow's own."""
+    return _has_settings
 
 
 def home() -> str:
@@ -23,8 +30,9 @@ def home() -> str:
 def activate(home: str) -> None:
     """Switches this process to Airflow's SDK. `home` becomes AIRFLOW_HOME, so that the user's own Airflow home does not
     affect projects."""
-    global _home
+    global _home, _has_settings
     _home = home
+    _has_settings = any(name.startswith("AIRFLOW__") and name != "AIRFLOW__API__BASE_URL" for name in os.environ)
     os.environ["AIRFLOW_HOME"] = home
     os.environ["AIRFLOW_CONFIG"] = os.path.join(home, "airflow.cfg")
     # There is no Airflow database or server; code that needs one gets Airflow's error.

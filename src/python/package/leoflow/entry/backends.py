@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def current() -> ModuleType:
     """Returns a module with `dags_of`, `structures`, `plugin_problems`, `email_problem`, `load`, `begin_try`,
-    `try_in_foreground`, `before_a_task`, `wait_for_trigger`, `begin_log`, `timetable_of` and `call_back`."""
+    `try_in_foreground`, `wait_for_trigger`, `begin_log`, `timetable_of` and `call_back`."""
     if real_sdk.is_active():
         from leoflow.sdk import backend
     else:

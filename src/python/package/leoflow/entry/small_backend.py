@@ -7,14 +7,12 @@ To start faster, a process imports only the modules of its own job: the function
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 
 from leoflow.airflow_2.install import install_if
 from leoflow.authoring import plugins
 from leoflow.authoring.dag import parsing_context
-from leoflow.authoring.dag.dag import collect_dags, created_dags
+from leoflow.authoring.dag.dag import collect_dags
 from leoflow.authoring.run_types import DagRunType
 from leoflow.authoring.timetables.standard import DataInterval, TimeRestriction
 from leoflow.common import current, run_events, task_log
@@ -26,7 +24,7 @@ from leoflow.entry import plugin_files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
     from leoflow.authoring.dag.dag import DAG
@@ -111,22 +109,6 @@ def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: InMemor
     from leoflow.running.task_try import Try
 
     return Try(task, build_context(spec, dag, task, memory, Offline(memory)), max_map_length=spec["max_map_length"])
-
-
-@contextlib.contextmanager
-def before_a_task() -> Iterator[None]:
-    """In a warm Python, while it runs a task of its own: discards the task's log. Then removes its DAG and loggers."""
-    dags = list(created_dags)
-    loggers = [logging.getLogger(name) for name in (None, *task_log.QUIET)]
-    levels, handlers = [logger.level for logger in loggers], list(logging.getLogger().handlers)
-    task_log.begin_loggers(task_log.line)
-    try:
-        yield
-    finally:
-        created_dags[:] = dags
-        logging.getLogger().handlers[:] = handlers
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def wait_for_trigger(deferral: dict[str, Any], spec: dict[str, Any], task_id: str) -> dict[str, Any]:

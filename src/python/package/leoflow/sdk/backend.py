@@ -13,7 +13,6 @@ from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
 from leoflow.sdk.plugins import load_errors, run_listeners
 from leoflow.sdk.supervisor import Supervisor, TaskSupervisor
-from leoflow.sdk.warm_up import before_a_task as before_a_task
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

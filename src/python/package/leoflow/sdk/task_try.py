@@ -44,8 +44,9 @@ def block_database() -> None:
 def keep_type_adapters(task_runner: Any) -> None:
     """Makes Airflow's task runner create one validator for a type. It creates one for each template field of each try,
     which takes more time than the rest of a trivial try."""
-    if isinstance(task_runner.TypeAdapter, type):
-        task_runner.TypeAdapter = functools.cache(task_runner.TypeAdapter)
+    adapter = getattr(task_runner, "TypeAdapter", None)
+    if isinstance(adapter, type):
+        task_runner.TypeAdapter = functools.cache(adapter)
 
 
 class Try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import signal
 
+from leoflow.common import real_sdk
 from leoflow.entry import backends
 from leoflow.running.offline import InMemoryXComs
 
@@ -24,13 +25,16 @@ SPEC = {
 
 
 def warm_up() -> dict[str, Any]:
-    """Runs the task, and restores what a task changes in its process. Has no effect outside of the process. Returns the
-    result of the last try."""
+    """Runs the task, and restores what a task changes in its process. Returns the result of the last try."""
+    if real_sdk.is_active():
+        from leoflow.sdk.warm.isolation import isolated
+    else:
+        from leoflow.entry.warm.isolation import isolated
     backend = backends.current()
     environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGTERM)}
     try:
-        with backend.before_a_task():
+        with isolated():
             dag = own_dag()
             for _ in range(TIMES):
                 attempt = backend.try_in_foreground(dag, dag.get_task("work"), SPEC, InMemoryXComs(None))

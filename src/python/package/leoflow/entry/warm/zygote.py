@@ -157,12 +157,13 @@ def begin(options):
     sys.path += support
     if real_sdk.is_active():
         load(STANDARD)
-        from leoflow.sdk import preload
+        from leoflow.sdk.warm import preload
 
         libraries.is_loaded_too_early = preload.preload_all()
     else:
         load(FIRST)
-    if not libraries.is_loaded_too_early:
+    # With settings of Airflow's, the task could have effects: those of Sentry report errors, those of metrics send them.
+    if not real_sdk.has_settings():
         warm_up()
     refuse_threads()
     left_out = libraries.load_ahead(options["preload"], load)

@@ -1,4 +1,4 @@
-"""Prepares a warm Python, which has no project, for a trivial task with Airflow's SDK."""
+"""Isolates the task that a warm Python runs with Airflow's SDK before it has a project (`entry/warm/warm_up.py`)."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ class NoListeners:
     """A listener manager without listeners."""
 
     def __getattr__(self, name):
-        return self if name == "hook" else nothing
+        return self if name == "hook" else no_op
 
 
-def nothing(*_: Any, **__: Any) -> None:
+def no_op(*_: Any, **__: Any) -> None:
     """Replaces functions that must have no effect."""
 
 
 @contextlib.contextmanager
-def before_a_task() -> Iterator[None]:
-    """While a task runs: loads no plugins, because they may read the settings of a project, and keeps the title of the
-    process and its log. Then removes what the task leaves in Airflow's modules."""
+def isolated() -> Iterator[None]:
+    """While the task runs: loads no plugins, because they may read the settings of a project; keeps the title of the
+    process and its log; and looks up no host name, which may take seconds. Then restores Airflow's modules."""
     import setproctitle
-    from airflow.sdk.execution_time import task_runner
     from structlog.contextvars import clear_contextvars
+
+    from airflow.sdk.execution_time import task_runner
 
     with contextlib.ExitStack() as replacements:
         replacements.callback(clear_contextvars)
         for module, name, value in (
             (task_runner, "SUPERVISOR_COMMS", None), (task_runner, "get_listener_manager", NoListeners),
-            (setproctitle, "setproctitle", nothing), (logs, "_sink", nothing),
-            *((sys.modules[name], "integrate_macros_plugins", nothing) for name in PLUGINS if name in sys.modules),
+            (task_runner, "get_hostname", lambda: "localhost"), (setproctitle, "setproctitle", no_op), (logs, "_sink", no_op),
+            *((sys.modules[name], "integrate_macros_plugins", no_op) for name in PLUGINS if name in sys.modules),
         ):
             replacements.enter_context(replaced(module, name, value))
         yield
