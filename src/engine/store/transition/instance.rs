@@ -86,17 +86,14 @@ pub async fn apply(client: &impl GenericClient, run: &RunKey, changes: &[Change<
 }
 
 /// `scheduled` to `queued`: the instances that `planner/pool_limits.rs` has chosen, of any runs. The caller needs no
-/// locks: the instances are locked in the order of their keys, as by a clear, so the two cannot deadlock. An instance that
-/// is no longer `scheduled` is left unchanged.
+/// locks; an instance that is no longer `scheduled` is left unchanged.
 pub async fn queue(client: &impl GenericClient, chosen: &[Waiting]) -> Result<()> {
     let keys = KeyColumns::new(chosen.iter().map(|waiting| &waiting.instance));
     let query = format!(
-        "WITH locked AS (
-            SELECT {KEY} FROM task_instance ti JOIN {} AS new ({KEY}) USING ({KEY})
-            WHERE ti.state = 'scheduled' ORDER BY {KEY} FOR UPDATE OF ti)
-         UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp() FROM locked WHERE {}",
+        "UPDATE task_instance ti SET state = 'queued', queued_at = clock_timestamp() FROM {} AS new ({KEY})
+         WHERE {} AND ti.state = 'scheduled'",
         INSTANCE.unnest(1),
-        INSTANCE.same("ti", "locked")
+        INSTANCE.same("ti", "new")
     );
     execute(client, &query, &keys.after(&[])).await
 }
