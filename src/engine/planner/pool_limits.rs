@@ -108,9 +108,17 @@ impl Usage {
         !self.is_run_full(&waiting.instance.run, waiting.max_active_tasks) && !self.is_task_full(waiting)
     }
 
-    /// True when the run executes as many tasks as it may; 0 is no limit.
+    /// Number of further tasks that the run may execute. A `max_active_tasks` of 0 is no limit.
+    fn free_in_run(&self, run: &RunKey, max_active_tasks: u32) -> u32 {
+        match max_active_tasks {
+            0 => u32::MAX,
+            limit => limit.saturating_sub(self.runs.get(run).copied().unwrap_or(0)),
+        }
+    }
+
+    /// True when the run executes as many tasks as it may.
     pub(crate) fn is_run_full(&self, run: &RunKey, max_active_tasks: u32) -> bool {
-        max_active_tasks > 0 && self.runs.get(run).copied().unwrap_or(0) >= max_active_tasks
+        self.free_in_run(run, max_active_tasks) == 0
     }
 
     /// True when a limit of the task allows no further instance.
@@ -128,12 +136,9 @@ impl Usage {
 
     /// Maximum number of instances of a task that can be queued at once in a run.
     pub(crate) fn max_queueable(&self, run: &RunKey, graph: &Graph, task_index: usize) -> usize {
-        let (task, limit) = (graph.task(task_index), graph.structure.max_active_tasks);
-        let of_run = match limit {
-            0 => u32::MAX,
-            limit => limit.saturating_sub(self.runs.get(run).copied().unwrap_or(0)),
-        };
+        let task = graph.task(task_index);
         let of_pool = self.open_slots(task.pool()) / i64::from(task.pool_slots.max(1));
+        let of_run = self.free_in_run(run, graph.structure.max_active_tasks);
         of_pool.min(of_run.into()).try_into().unwrap_or(usize::MAX)
     }
 

@@ -80,7 +80,12 @@ enum Step {
 async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey, admission: Admission) -> Result<Step> {
     let transaction = client.transaction().await?;
     let Some(row) = active::lock_running(&transaction, key).await? else {
-        return release_slots(transaction, cache, key, admission).await;
+        // For example, a user has ended or deleted the run, so its slots are free.
+        cache.runs.forget(key);
+        if admission == Admission::WithStep {
+            commit_admitted(transaction, cache).await?;
+        }
+        return Ok(Step::Taken { changed: false });
     };
     let Some(version) = row.version_id else { return Ok(Step::Taken { changed: false }) };
     let capacity = async {
@@ -118,21 +123,6 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey, admis
         cache.runs.keep(key, run);
     }
     Ok(Step::Taken { changed })
-}
-
-/// Queues waiting instances of other runs if the run is not running, for example after a user has ended or deleted it,
-/// because its slots are free.
-async fn release_slots(
-    transaction: Transaction<'_>,
-    cache: &mut Cache,
-    key: &RunKey,
-    admission: Admission,
-) -> Result<Step> {
-    cache.runs.forget(key);
-    if admission == Admission::WithStep {
-        commit_admitted(transaction, cache).await?;
-    }
-    Ok(Step::Taken { changed: false })
 }
 
 /// Returns the run, from the cache if possible; `None` if the rows do not match the cached run.

@@ -5,6 +5,8 @@ use tokio::sync::{broadcast, watch};
 
 /// Events buffered per subscriber; a subscriber that lags further behind has to reload everything.
 const BUFFER_CAPACITY: usize = 256;
+/// Published when events may have been missed: each makes its subscribers read what they may not know.
+const MISSED: &[Event] = &[Event::Dags, Event::Callback];
 
 /// The server's source of change events.
 pub struct Changes {
@@ -26,15 +28,13 @@ impl Changes {
 
     /// Publishes an event; `None` means that events may have been missed.
     pub fn publish(&self, event: Option<&Event>) {
-        let published = match event {
-            Some(Event::Prepare { .. } | Event::Queued | Event::Stop | Event::Sweep | Event::Plan(_)) => return,
-            Some(event) => vec![event.clone()],
-            None => vec![Event::Dags, Event::Callback],
-        };
+        if let Some(Event::Prepare { .. } | Event::Queued | Event::Stop | Event::Sweep | Event::Plan(_)) = event {
+            return;
+        }
         self.count.send_modify(|count| *count += 1);
-        for event in published {
+        for event in event.map_or(MISSED, std::slice::from_ref) {
             // There may be no subscribers.
-            let _ = self.events.send(event);
+            let _ = self.events.send(event.clone());
         }
     }
 

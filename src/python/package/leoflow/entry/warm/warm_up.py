@@ -25,7 +25,8 @@ SPEC = {
 
 
 def warm_up() -> dict[str, Any]:
-    """Runs the task, and restores what a task changes in its process. Returns the result of the last try."""
+    """Runs the task, and restores what a task changes in its process. Returns the result of the last try;
+    raises RuntimeError if it has failed."""
     if real_sdk.is_active():
         from leoflow.sdk.warm.isolation import isolated
     else:
@@ -40,6 +41,8 @@ def warm_up() -> dict[str, Any]:
                 attempt = backend.try_in_foreground(dag, dag.get_task("work"), SPEC, InMemoryXComs(None))
                 result = attempt.run()
                 attempt.run_callbacks()
+        if result["state"] != "success":
+            raise RuntimeError(result)
         return result
     finally:
         for number, handler in handlers.items():

@@ -176,12 +176,10 @@ def warm_up():
     from leoflow.entry.warm.warm_up import warm_up
 
     try:
-        result = warm_up()
+        warm_up()
     except Exception as error:
-        result = error
-    if not isinstance(result, dict) or result["state"] != "success":
         # Tasks then take a little longer.
-        sys.stderr.write(f"failed to warm up: {result!r}\n")
+        sys.stderr.write(f"failed to warm up: {error!r}\n")
 
 
 def refuse_threads():
