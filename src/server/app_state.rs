@@ -3,6 +3,7 @@
 use crate::dag_code::DagCode;
 use crate::dag_files::DagFiles;
 use crate::environments::Environments;
+use crate::history::Cleaner;
 use crate::login::credentials::{Auth, Secrets};
 use crate::release::Release;
 use crate::state::Core;
@@ -23,6 +24,7 @@ pub struct AppState {
     pub environments: Arc<Environments>,
     pub dag_code: Arc<DagCode>,
     pub dag_files: Arc<DagFiles>,
+    pub history: Arc<Cleaner>,
     pub last_settings: Arc<LastSettings>,
 }
 
@@ -34,6 +36,7 @@ impl AppState {
             auth: Arc::new(Auth::new(core.clone(), secrets)),
             dag_code: Arc::new(DagCode::new(core.clone(), environments.clone())),
             dag_files: Arc::default(),
+            history: Arc::default(),
             last_settings: Arc::default(),
             environments,
             release,

@@ -5,6 +5,7 @@ mod app_state;
 mod dag_code;
 mod dag_files;
 mod environments;
+mod history;
 mod http;
 mod lite;
 mod login;

@@ -1,6 +1,6 @@
 //! The table of the keys in `config.yaml`, with the check of each key's value.
 
-use super::{BackupSettings, DatastoreSetting, SecretReference, UpgradeSettings};
+use super::{BackupSettings, DatastoreSetting, HistorySettings, SecretReference, UpgradeSettings};
 use crate::protocol::log;
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
@@ -104,6 +104,7 @@ pub const KEYS: &[Key] = &[
     }),
     mapping("datastore", DatastoreSetting::KEYS, |value| DatastoreSetting::read(value).map(drop)),
     mapping("backup", BackupSettings::KEYS, |value| BackupSettings::read(value).map(drop)),
+    mapping("history", HistorySettings::KEYS, |value| HistorySettings::read(value).map(drop)),
     mapping("upgrade", UpgradeSettings::KEYS, |value| UpgradeSettings::read(value).map(drop)),
 ];
 

@@ -7,7 +7,7 @@ use super::recipient::UnreadableSecret;
 use super::renamed::rename_deprecated;
 use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
-    SIZE_LIMIT, UpgradeSettings,
+    HistorySettings, SIZE_LIMIT, UpgradeSettings,
 };
 use crate::build_info;
 use crate::protocol::log;
@@ -42,6 +42,7 @@ pub struct Config {
     /// Location of the data.
     pub datastore: DatastoreSetting,
     pub backup: BackupSettings,
+    pub history: HistorySettings,
     pub upgrade: UpgradeSettings,
 }
 
@@ -214,6 +215,7 @@ impl From<&Mapping> for Config {
                 .and_then(|value| DatastoreSetting::read(value).ok())
                 .unwrap_or_default(),
             backup: mapping.get("backup").and_then(|value| BackupSettings::read(value).ok()).unwrap_or_default(),
+            history: mapping.get("history").and_then(|value| HistorySettings::read(value).ok()).unwrap_or_default(),
             upgrade: mapping.get("upgrade").and_then(|value| UpgradeSettings::read(value).ok()).unwrap_or_default(),
         }
     }

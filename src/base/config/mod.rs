@@ -5,6 +5,7 @@ mod cadence;
 mod datastore;
 mod document;
 mod edit;
+mod history;
 mod keys;
 mod layers;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use cadence::{Cadence, duration};
 pub use datastore::{Address, DatastoreSetting, ExternalUrl, Tls};
 pub use document::Problem;
 pub use edit::{EditError, remove_key, remove_subkey, set_keys};
+pub use history::{HistorySettings, Retention};
 pub use keys::{DEPRECATED, Deprecated};
 pub use layers::{
     check_for_process, load, load_files, load_first, load_for_process, load_with_secrets, problems_of_each,

@@ -23,6 +23,7 @@ impl fmt::Display for Overdue {
         let (job, command) = match self.kind {
             Kind::Backup => ("backup", "leoflow lite backup"),
             Kind::Verification => ("verification", "leoflow lite backups verify"),
+            Kind::History => ("removal of old history", "leoflow db clean"),
         };
         let overdue_since = self.overdue_since.strftime("%Y-%m-%d %H:%M UTC");
         write!(

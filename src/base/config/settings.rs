@@ -8,6 +8,8 @@ use serde_yaml::{Mapping, Value};
 enum Kind {
     Text,
     Number,
+    /// A whole number, or `off`.
+    Limit,
     /// Several values, separated by commas on the command line.
     List,
 }
@@ -31,6 +33,11 @@ const fn text(name: &'static str, default: &'static str, help: &'static str) -> 
 
 const fn number(name: &'static str, default: &'static str, help: &'static str) -> Setting {
     Setting { name, kind: Kind::Number, default, is_value: true, help, needs_restart: false }
+}
+
+/// A limit that is off by default.
+const fn limit(name: &'static str, help: &'static str) -> Setting {
+    Setting { name, kind: Kind::Limit, default: "off", is_value: true, help, needs_restart: false }
 }
 
 /// A list that is empty by default; `default` describes that.
@@ -105,6 +112,18 @@ pub const SETTINGS: &[Setting] = &[
         "none",
         "path of the private key for test restores of encrypted backups on this machine",
     ),
+    limit("history.keep_days", "runs that ended more than this many days ago are removed, with their tasks and XComs"),
+    limit(
+        "history.keep_runs",
+        "number of runs to keep for each DAG, newest first; with history.keep_days, a run is removed only when neither keeps it",
+    ),
+    text(
+        "history.archive",
+        "on",
+        "on removes a run only when a test-restored backup holds it, and keeps that backup; off removes it without",
+    ),
+    limit("history.task_logs_days", "task logs of runs that ended more than this many days ago are removed"),
+    limit("history.task_logs_bytes", "maximum total size of task logs, in bytes; the oldest are removed"),
     text("upgrade.channel", "stable", "release channel: stable, or rc to include release candidates"),
     described_default("upgrade.from", "where this release came from", "location of releases: a URL or a folder"),
     number("upgrade.keep_versions", "3", "number of releases to keep in addition to the current one"),
@@ -154,6 +173,7 @@ impl Setting {
         match self.kind {
             Kind::Text => "text",
             Kind::Number => "whole number",
+            Kind::Limit => "whole number or off",
             Kind::List => "list",
         }
     }
@@ -190,8 +210,9 @@ impl Setting {
     pub(super) fn value(&self, text: &str) -> Result<Value, SettingError> {
         Ok(match self.kind {
             Kind::Text => text.into(),
+            Kind::Limit if text == "off" => text.into(),
             Kind::List => text.split(',').map(|item| item.trim().to_owned()).collect::<Vec<_>>().into(),
-            Kind::Number => {
+            Kind::Number | Kind::Limit => {
                 let number: Result<u64, _> = text.parse();
                 number.map_err(|_| SettingError::Invalid(text.to_owned(), "a whole number".to_owned()))?.into()
             }

@@ -1,5 +1,16 @@
 //! Names of backup archives.
 
+use std::path::Path;
+
+/// Beginning of the names of archives that hold removed history; the limits of automatic backups do not remove them.
+pub const HISTORY_PREFIX: &str = "history-";
+
+/// True for an archive of removed history.
+pub fn is_history_archive(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(HISTORY_PREFIX) && is_archive_name(name))
+}
+
 /// True for an archive of a backup: `.tar.zst` or `.tar.gz`, optionally followed by `.age` if it is encrypted, and not
 /// hidden.
 pub fn is_archive_name(name: &str) -> bool {

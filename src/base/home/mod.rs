@@ -2,6 +2,7 @@
 
 pub mod backup_names;
 pub mod config_files;
+pub mod disk_kinds;
 mod home_error;
 pub mod instances;
 pub mod journal;

@@ -14,6 +14,9 @@ use std::time::Duration;
 pub struct Upkeep {
     pub backup: Job,
     pub verification: Job,
+    /// Removal of old history. Records of earlier releases have none.
+    #[serde(default = "Job::never_run")]
+    pub history: Job,
     /// When a backup in the home was last test-restored, on schedule or by request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_restored_at: Option<Timestamp>,
@@ -45,6 +48,7 @@ pub struct Job {
 pub enum Kind {
     Backup,
     Verification,
+    History,
 }
 
 /// Pause after a failure; doubles with each further one, up to the maximum.
@@ -62,6 +66,10 @@ const SIZE_LIMIT: u64 = 64 * 1024;
 impl Job {
     fn new(now: Timestamp) -> Self {
         Self { since: now, tried_at: None, done_at: None, problem: None, failures: 0, partial: false, awake_seconds: 0 }
+    }
+
+    fn never_run() -> Self {
+        Self::new(Timestamp::UNIX_EPOCH)
     }
 
     /// True if a date is in the future, written while the clock was ahead.
@@ -92,13 +100,14 @@ impl Job {
 
 impl Upkeep {
     fn new(now: Timestamp) -> Self {
-        Self { backup: Job::new(now), verification: Job::new(now), test_restored_at: None }
+        Self { backup: Job::new(now), verification: Job::new(now), history: Job::new(now), test_restored_at: None }
     }
 
     pub fn job(&self, kind: Kind) -> &Job {
         match kind {
             Kind::Backup => &self.backup,
             Kind::Verification => &self.verification,
+            Kind::History => &self.history,
         }
     }
 
@@ -109,7 +118,8 @@ impl Upkeep {
 
     /// Messages about the last failures, and about jobs that cannot be tried.
     pub fn problems(&self) -> Vec<String> {
-        let jobs = [("backup", &self.backup), ("verification", &self.verification)];
+        let jobs =
+            [("backup", &self.backup), ("verification", &self.verification), ("removal of old history", &self.history)];
         let problem = |(name, job): (&str, &Job)| {
             let reason = job.problem.as_ref()?;
             Some(format!("the scheduled {name} failed or cannot run: {reason}"))
@@ -121,6 +131,7 @@ impl Upkeep {
         match kind {
             Kind::Backup => &mut self.backup,
             Kind::Verification => &mut self.verification,
+            Kind::History => &mut self.history,
         }
     }
 }
@@ -145,10 +156,15 @@ fn change(home: &Home, now: Timestamp, edit: impl FnOnce(&mut Upkeep)) -> io::Re
 /// Reads the record; creates it if it is missing, and clears dates in the future.
 pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
     match read(home) {
-        Some(upkeep) if ![&upkeep.backup, &upkeep.verification].iter().any(|job| job.is_ahead(now)) => Ok(upkeep),
+        Some(upkeep)
+            if ![&upkeep.backup, &upkeep.verification, &upkeep.history].iter().any(|job| job.is_ahead(now)) =>
+        {
+            Ok(upkeep)
+        }
         _ => change(home, now, |upkeep| {
             upkeep.backup.forget_future(now);
             upkeep.verification.forget_future(now);
+            upkeep.history.forget_future(now);
             upkeep.test_restored_at = upkeep.test_restored_at.filter(|time| *time <= now);
         }),
     }
@@ -159,6 +175,7 @@ pub fn note_awake(home: &Home, now: Timestamp, seconds: u64) -> io::Result<Upkee
     change(home, now, |upkeep| {
         upkeep.backup.awake_seconds += seconds;
         upkeep.verification.awake_seconds += seconds;
+        upkeep.history.awake_seconds += seconds;
     })
 }
 

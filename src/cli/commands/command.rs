@@ -1,7 +1,7 @@
 //! The list of commands: their names and help, and the functions that run them.
 
 use super::bring::{self, Bring};
-use super::data::{connections, pools, variables};
+use super::data::{connections, db, history, pools, variables};
 use super::engine::{add, assets, backfill, dags, dev, env, hitl, init, runs, tasks, test, validate, xcom};
 use super::install::{completions, every_instance, instances, operation, setup, uninstall, version};
 use super::lite::{self, Lite, LiteCommand, agent, doctor, logs, restart, run, service, status, stop};
@@ -112,6 +112,10 @@ pub enum Command {
     Add(add::Add),
     /// Manage pools, which limit how many tasks run at once
     Pools(WithOutput<pools::PoolsCommand>),
+    /// Remove old history
+    Db(WithOutput<db::DbCommand>),
+    /// Bring removed history back
+    History(WithOutput<history::HistoryCommand>),
     /// List assets and their events, and materialize an asset
     Assets(WithOutput<assets::AssetsCommand>),
     /// List and respond to human-in-the-loop tasks
@@ -165,7 +169,7 @@ impl Grouped for Cli {
             ],
         ),
         ("Operate", &["doctor", "smoke", "config", "verify-config", "tokens", "docs", "completions"]),
-        ("Data", &["variables", "connections", "pools", "xcom", "export", "import"]),
+        ("Data", &["variables", "connections", "pools", "xcom", "db", "history", "export", "import"]),
         (
             "Release",
             &["upgrade", "rollback", "versions", "set-channel", "migrate-db", "data-migrate", "uninstall", "version"],
@@ -193,7 +197,13 @@ impl Command {
             Self::Stop(_) | Self::Restart(_) | Self::Status(_) | Self::Logs(_) => true,
             Self::Upgrade(_) | Self::Rollback(_) | Self::Versions(_) | Self::Smoke(_) => true,
             Self::Dags(_) | Self::Runs(_) | Self::Tasks(_) | Self::Xcom(_) | Self::Backfill(_) => true,
-            Self::Assets(_) | Self::Hitl(_) | Self::Pools(_) | Self::Variables(_) | Self::Connections(_) => true,
+            Self::Assets(_)
+            | Self::Hitl(_)
+            | Self::Pools(_)
+            | Self::Db(_)
+            | Self::History(_)
+            | Self::Variables(_)
+            | Self::Connections(_) => true,
             Self::Env(_) | Self::Add(_) | Self::Tokens(_) | Self::Airflow(_) => true,
             Self::Bring(args) => !args.own,
             _ => false,
@@ -236,6 +246,8 @@ impl Command {
             Self::Connections(args) => args.output,
             Self::Env(args) => args.output,
             Self::Pools(args) => args.output,
+            Self::Db(args) => args.output,
+            Self::History(args) => args.output,
             Self::Assets(args) => args.output,
             Self::Hitl(args) => args.output,
             Self::Backfill(args) => args.output,
@@ -280,6 +292,8 @@ impl Command {
             Self::Env(args) => env::run(context, &args.command).await,
             Self::Add(args) => add::run(context, &args).await,
             Self::Pools(args) => pools::run(context, &args.command).await,
+            Self::Db(args) => db::run(context, &args.command).await,
+            Self::History(args) => history::run(context, &args.command).await,
             Self::Assets(args) => assets::run(context, &args.command).await,
             Self::Hitl(args) => hitl::run(context, &args.command).await,
             Self::Backfill(args) => backfill::run(context, &args.command).await,

@@ -1,6 +1,7 @@
 //! Maps the errors of operations on a home to messages with hints.
 
 use super::Error;
+use leoflow_engine::model::keys::RunKey;
 use leoflow_lifecycle::operation::data_migrations::DataMigrationError;
 use leoflow_lifecycle::operation::migrations::SchemaChange;
 use leoflow_lifecycle::operation::open::claims::ClaimError;
@@ -25,6 +26,14 @@ from_error! {
         DataMigration, Target, Rollback;
     OperationError::NothingToBackUp => Self::failed(error).hint("leoflow setup"),
     OperationError::NoBackups(_) => Self::failed(error).hint("specify a file: leoflow lite backups verify FILE"),
+    OperationError::RunExists(RunKey { ref dag_id, ref run_id }) => {
+        let hint = format!("leoflow runs show {dag_id} {run_id}");
+        Self::failed(error).hint(hint)
+    }
+    OperationError::RunNotArchived(_) => {
+        Self::failed(error).hint("list the backups with leoflow lite backups, and pass one with --input FILE")
+    }
+    OperationError::Store(source) => Self::failed(source),
     OperationError::InstanceEnded { how, source } => {
         Self::failed(format!("Leoflow was {how} meanwhile, and with it the datastore that this command used"))
             .cause(Self::from(*source).in_one_line())

@@ -20,6 +20,8 @@ use leoflow_base::home::HomeError;
 use leoflow_base::home::journal::{JournalError, Operation};
 use leoflow_base::home::lock::LockError;
 use leoflow_base::sys::fs::disk::human_size;
+use leoflow_engine::model::keys::RunKey;
+use leoflow_engine::store::StoreError;
 use leoflow_postgres::PgError;
 use leoflow_postgres::cluster::private::PrivateError;
 use leoflow_postgres::credentials::CredentialsError;
@@ -93,6 +95,12 @@ pub enum OperationError {
     Exchange { source: ExchangeError, restorer: Option<(Version, PathBuf)> },
     #[error("Leoflow is not set up in this home; there is nothing to back up")]
     NothingToBackUp,
+    #[error("the run {} of {} exists", .0.run_id, .0.dag_id)]
+    RunExists(RunKey),
+    #[error("no archive of removed history has the run {} of {}", .0.run_id, .0.dag_id)]
+    RunNotArchived(RunKey),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("no backups in {0}")]
     NoBackups(PathBuf),
     /// The running instance has stopped or restarted, which caused the error.

@@ -12,6 +12,7 @@ pub mod move_datastore;
 pub mod open;
 pub mod prune;
 pub mod restore;
+pub mod restore_run;
 pub mod rollback;
 pub mod set_up;
 pub mod summary;

@@ -4,7 +4,6 @@ pub mod asset;
 pub mod audit;
 mod bulk;
 pub mod dag;
-pub mod deleted_logs;
 pub mod docs;
 pub mod instance;
 pub mod instance_path;

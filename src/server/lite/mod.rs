@@ -7,6 +7,7 @@ mod dag_refresh;
 pub mod docs_html;
 pub mod docs_pages;
 pub mod environments;
+pub mod history;
 pub mod local;
 pub mod overview;
 mod queue;
@@ -68,6 +69,8 @@ pub fn own_routes(state: &AppState) -> Routes {
     Router::new()
         .route("/api/lite/backups", get(backups::list).post(backups::make))
         .route("/api/lite/backups/{name}/verify", post(backups::verify))
+        .route("/api/lite/history/clean", get(history::progress).post(history::clean))
+        .route("/api/lite/history/clean/preview", post(history::preview))
         .route("/api/lite/operations/{id}", get(backups::operation))
         .route("/api/lite/restore", post(backups::restore))
         .route("/api/lite/version", get(upgrades::version))

@@ -2,17 +2,13 @@
 
 use crate::http::api_error::ApiError;
 use jiff::Timestamp;
+use leoflow_base::home::disk_kinds::{self, DiskKind};
 use leoflow_base::home::{Home, upkeep};
 use leoflow_base::sys::fs::disk;
-use leoflow_base::sys::fs::disk_usage::{DiskUsage, Limits, measure};
-use leoflow_postgres::location::{self, Kind};
 use serde::Serialize;
 use serde_json::Value;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// Limits for measuring one folder; if they are reached, its size is shown as a lower bound.
-const FOLDER_LIMITS: Limits = Limits { entries: 20_000, time: Duration::from_millis(500) };
 /// Time limit for measuring all folders.
 const TOTAL_TIME: Duration = Duration::from_secs(1);
 /// Free space below which the page warns, as `leoflow doctor` does. Bytes.
@@ -20,7 +16,7 @@ const LOW_SPACE: u64 = 1024 * 1024 * 1024;
 
 #[derive(Debug, Serialize)]
 pub struct Storage {
-    pub kinds: Vec<DiskKind>,
+    pub kinds: Vec<ShownKind>,
     /// The size of all kinds together.
     pub total: String,
     /// Empty if unknown.
@@ -29,7 +25,7 @@ pub struct Storage {
 }
 
 #[derive(Debug, Serialize)]
-pub struct DiskKind {
+pub struct ShownKind {
     pub name: &'static str,
     pub size: String,
     /// True when there is more than was measured.
@@ -50,23 +46,19 @@ pub fn size_text(bytes: Option<u64>) -> String {
 
 /// Measures the disk space. Blocks.
 pub fn read(home: &Home) -> Storage {
-    let mut total = DiskUsage::default();
-    let deadline = Instant::now() + TOTAL_TIME;
-    let measure_in_time = |folder: &PathBuf| {
-        let time = deadline.saturating_duration_since(Instant::now()).min(FOLDER_LIMITS.time);
-        measure(folder, Limits { time, ..FOLDER_LIMITS })
+    let mut kinds = disk_kinds::measure_kinds(home, TOTAL_TIME);
+    let total = disk_kinds::total(&kinds);
+    // An external datastore has no folder here.
+    kinds.retain(|kind| kind.name != "Datastore" || home.postgres_data().exists());
+    let shown = |DiskKind { name, usage, command }| ShownKind {
+        name,
+        size: size_text(Some(usage.bytes)),
+        is_partial: usage.is_partial,
+        command,
     };
-    let kinds = folders(home)
-        .into_iter()
-        .map(|(name, folders, command)| {
-            let usage = folders.iter().map(measure_in_time).fold(DiskUsage::default(), DiskUsage::plus);
-            total = total.plus(usage);
-            DiskKind { name, size: size_text(Some(usage.bytes)), is_partial: usage.is_partial, command }
-        })
-        .collect();
     let free = disk::free_bytes(home.root()).ok();
     Storage {
-        kinds,
+        kinds: kinds.into_iter().map(shown).collect(),
         total: size_text(Some(total.bytes)),
         free: size_text(free),
         is_low: free.is_some_and(|free| free < LOW_SPACE),
@@ -112,57 +104,10 @@ pub fn last_verification(home: &Home) -> Option<Timestamp> {
     upkeep::read(home).and_then(|known| known.last_test_restore().max(known.verification.done_at))
 }
 
-type Folders = (&'static str, Vec<PathBuf>, Option<&'static str>);
-
-fn folders(home: &Home) -> Vec<Folders> {
-    let mut all: Vec<Folders> = Vec::new();
-    // The data folder of an external PostgreSQL is not measured.
-    if location::kind(home) == Kind::Managed {
-        all.push(("Datastore", vec![home.postgres_data()], None));
-    }
-    all.extend([
-        ("Backups", vec![home.backups()], Some("leoflow lite backups prune --dry-run")),
-        ("Task logs", vec![home.task_logs()], None),
-        ("Environments", vec![home.environments(), home.python()], Some("leoflow env prune --dry-run")),
-        ("Releases", vec![home.versions(), home.upgrade()], Some("leoflow versions")),
-        ("PostgreSQL and the web UI", vec![home.postgres_installs(), home.ui()], None),
-        ("uv and its cache", vec![home.tools()], Some("leoflow env prune")),
-        ("Logs", vec![home.logs()], None),
-    ]);
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn an_empty_home_has_all_kinds() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
-        home.create().unwrap();
-        std::fs::write(home.logs().join("server.log"), vec![b'x'; 50_000]).unwrap();
-        let storage = read(&home);
-        let names: Vec<&str> = storage.kinds.iter().map(|kind| kind.name).collect();
-        assert_eq!(
-            names,
-            [
-                "Datastore",
-                "Backups",
-                "Task logs",
-                "Environments",
-                "Releases",
-                "PostgreSQL and the web UI",
-                "uv and its cache",
-                "Logs"
-            ]
-        );
-        assert!(storage.kinds.iter().all(|kind| !kind.is_partial));
-        assert_eq!(storage.kinds[0].size, "0.0 kB");
-        assert_ne!(storage.kinds[7].size, "0.0 kB");
-        assert!(!storage.free.is_empty() && !storage.total.is_empty());
-    }
 
     #[test]
     fn a_test_restore_of_any_backup_is_the_last_verification() {

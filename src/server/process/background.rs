@@ -1,12 +1,12 @@
 //! Background tasks of the server: DAG parsing, scheduling, callbacks and upkeep.
 
 use super::{later_migrations, upkeep};
-use crate::api::deleted_logs;
 use crate::app_state::AppState;
 use crate::dag_code::DagCodeEvaluator;
 use crate::dag_code::child_slots::ChildSlots;
 use crate::dag_code::questions::Questions;
 use crate::dag_files;
+use crate::history::deleted_logs;
 use crate::release::ui_component;
 use leoflow_engine::scheduler;
 use leoflow_postgres::Endpoint;

@@ -1,11 +1,13 @@
-//! Runs scheduled backups and test restores by this program's own commands when they are due.
+//! Runs the scheduled jobs when they are due: backups and test restores by this program's own commands, and the removal
+//! of old history.
 
 use crate::app_state::AppState;
+use crate::history::CleanError;
 use crate::release::own_program;
 use axum::http::StatusCode;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
-use leoflow_base::config::{self, BackupSettings, Cadence};
+use leoflow_base::config::{self, BackupSettings, Cadence, HistorySettings};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::{Operation, Status};
@@ -88,13 +90,18 @@ async fn run_due_job(state: &AppState, started: Timestamp, awake_since: &mut Ins
     if awake_since.elapsed() >= AWAKE_INTERVAL {
         jobs = note_awake(state, now, awake_since)?;
     }
-    let due = next_due(&settings, &jobs, awake_since.elapsed(), started, &now.to_zoned(TimeZone::system()));
+    let due =
+        next_due((&settings.0, &settings.1), &jobs, awake_since.elapsed(), started, &now.to_zoned(TimeZone::system()));
     let Some((kind, due_at)) = due else { return Ok(poll_interval()) };
     if let Ok(remaining @ 1..) = u64::try_from(due_at.duration_since(now).as_millis()) {
         return Ok(Duration::from_millis(remaining).min(poll_interval()));
     }
     jobs = note_awake(state, now, awake_since)?;
-    let Some(other) = perform(&state.core.home, kind).await? else { return Ok(Duration::ZERO) };
+    let performed = match kind {
+        Kind::History => remove_history(state, &settings.1).await?,
+        Kind::Backup | Kind::Verification => perform(&state.core.home, kind).await?,
+    };
+    let Some(other) = performed else { return Ok(Duration::ZERO) };
     let problem = format!("{WAIT_PREFIX}{other}");
     let is_new = jobs
         .job(kind)
@@ -117,12 +124,12 @@ fn note_awake(state: &AppState, now: Timestamp, awake_since: &mut Instant) -> io
 
 /// Reads the settings; `None` if config.yaml is missing or invalid. Records an invalid file as the backup job's
 /// problem, and clears recorded problems that no longer apply.
-fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Option<BackupSettings>> {
+fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Option<(BackupSettings, HistorySettings)>> {
     let note = |kind, problem| upkeep::note_problem(&state.core.home, now, kind, problem).map(drop);
     match config::load(&state.core.home.config()) {
         Ok(None) => Ok(None),
         Ok(Some(loaded)) => {
-            let settings = loaded.config.backup;
+            let (settings, history) = (loaded.config.backup, loaded.config.history);
             let is_settings_problem = |problem: &String| problem.starts_with(UNREADABLE_PREFIX);
             if jobs
                 .backup
@@ -135,7 +142,10 @@ fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Optio
             if jobs.verification.problem.is_some() && settings.verify == Cadence::Off {
                 note(Kind::Verification, None)?;
             }
-            Ok(Some(settings))
+            if jobs.history.problem.is_some() && !history.is_set() {
+                note(Kind::History, None)?;
+            }
+            Ok(Some((settings, history)))
         }
         Err(error) => {
             let problem = format!("{UNREADABLE_PREFIX}{error}");
@@ -150,16 +160,18 @@ fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Optio
 
 /// Returns the next job and when it is due. `awake` is the time awake that is not recorded yet.
 fn next_due(
-    settings: &BackupSettings,
+    (settings, history): (&BackupSettings, &HistorySettings),
     jobs: &Upkeep,
     awake: Duration,
     started: Timestamp,
     now: &Zoned,
 ) -> Option<(Kind, Timestamp)> {
+    let removal = if history.is_set() { Cadence::Cron("@daily".to_owned()) } else { Cadence::Off };
     let due = |kind| {
         let (cadence, job): (_, &Job) = match kind {
             Kind::Backup => (&settings.schedule, &jobs.backup),
             Kind::Verification => (&settings.verify, &jobs.verification),
+            Kind::History => (&removal, &jobs.history),
         };
         let awake = awake + Duration::from_secs(job.awake_seconds);
         let last = job.last(now.timestamp()).to_zoned(now.time_zone().clone());
@@ -170,7 +182,7 @@ fn next_due(
         Some((kind, job.paused_until(now.timestamp()).map_or(due, |paused_until| due.max(paused_until))))
     };
     // A backup goes first, so that the test restore uses it.
-    [Kind::Backup, Kind::Verification].into_iter().filter_map(due).min_by_key(|(_, due_at)| *due_at)
+    [Kind::Backup, Kind::Verification, Kind::History].into_iter().filter_map(due).min_by_key(|(_, due_at)| *due_at)
 }
 
 /// Runs a job to its end and records the outcome. Returns a description of the operation that it must wait for, if another
@@ -184,7 +196,7 @@ async fn perform(home: &Home, kind: Kind) -> io::Result<Option<String>> {
     }
     let (name, arguments): (_, &[&str]) = match kind {
         Kind::Backup => ("backup", &["lite", "backup", "--scheduled"]),
-        Kind::Verification => ("verify", &["lite", "backups", "verify", "--scheduled"]),
+        Kind::Verification | Kind::History => ("verify", &["lite", "backups", "verify", "--scheduled"]),
     };
     // A backup records the second of its creation, which must not be before the try.
     let started = clock::whole_second(Timestamp::now());
@@ -216,6 +228,24 @@ async fn perform(home: &Home, kind: Kind) -> io::Result<Option<String>> {
     Ok(None)
 }
 
+/// Removes old history and records the outcome. Returns what it must wait for, like `perform`.
+async fn remove_history(state: &AppState, settings: &HistorySettings) -> io::Result<Option<String>> {
+    let home = &state.core.home;
+    upkeep::note_try(home, Timestamp::now(), Kind::History)?;
+    let end = match state.history.clean_on_schedule(&state.core, settings).await {
+        Ok(()) => End::Done,
+        Err(error @ CleanError::Running) => {
+            upkeep::withdraw_try(home, Timestamp::now(), Kind::History)?;
+            return Ok(Some(error.to_string()));
+        }
+        Err(error) => {
+            warn!("the scheduled removal of old history failed: {error}");
+            End::Failed(error.to_string())
+        }
+    };
+    upkeep::note_end(home, Timestamp::now(), Kind::History, end).map(|_| None)
+}
+
 /// Returns why a job failed: a test restore's finding, or the command's error.
 fn reason(operation: &Operation) -> String {
     let finding = operation.result.as_ref().and_then(|result| {
@@ -243,7 +273,7 @@ mod tests {
             partial: false,
             awake_seconds: 0,
         };
-        Upkeep { backup: job.clone(), verification: job, test_restored_at: None }
+        Upkeep { backup: job.clone(), verification: job.clone(), history: job, test_restored_at: None }
     }
 
     fn settings(schedule: &str, verify: &str) -> BackupSettings {
@@ -258,7 +288,8 @@ mod tests {
         started: &str,
         now: &str,
     ) -> Option<(Kind, Timestamp)> {
-        next_due(settings, jobs, Duration::from_secs(awake), time_at(started), &time_at(now).to_zoned(TimeZone::UTC))
+        let both = (settings, &HistorySettings::default());
+        next_due(both, jobs, Duration::from_secs(awake), time_at(started), &time_at(now).to_zoned(TimeZone::UTC))
     }
 
     #[test]
@@ -269,6 +300,17 @@ mod tests {
         let coming = next_due_at(&hourly, &jobs("06:10:00"), 0, "06:10:00", "06:20:00");
         assert_eq!(coming, Some((Kind::Backup, time_at("07:00:00"))));
         assert_eq!(next_due_at(&settings("off", "off"), &jobs("03:30:00"), 0, "06:10:00", "06:10:01"), None);
+    }
+
+    #[test]
+    fn old_history_is_removed_daily_if_a_limit_is_set() {
+        let due = |history: &HistorySettings| {
+            let (off, now) = (settings("off", "off"), time_at("06:10:01").to_zoned(TimeZone::UTC));
+            next_due((&off, history), &jobs("03:30:00"), Duration::ZERO, time_at("06:10:00"), &now)
+        };
+        let limited = HistorySettings { task_logs_days: Some(1), ..HistorySettings::default() };
+        let midnight = "2026-03-03T00:00:00Z".parse().unwrap();
+        assert_eq!((due(&limited), due(&HistorySettings::default())), (Some((Kind::History, midnight)), None));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod backfills;
 mod clock_steps;
 mod dag_callbacks;
 mod deferral;
+mod history;
 mod hitl;
 mod mapped_reruns;
 mod partitions;

@@ -26,6 +26,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "environments",
             "dag_code",
             "dag_files",
+            "history",
             "app_state",
             "api",
             "lite",

@@ -5,7 +5,7 @@ use clap::{Arg, Command};
 use leoflow::cli::args::airflow::{self, Action, Flag, Outcome};
 use leoflow::cli::args::help;
 use leoflow::cli::commands::Cli;
-use leoflow::config::leoflow_yaml::keys::{PROJECT, ProjectKey, TASK};
+use leoflow::config::leoflow_yaml::keys::{HISTORY, PROJECT, ProjectKey, TASK};
 use leoflow::config::{SECRETS, SETTINGS, Setting, variable_of};
 use leoflow::python::airflow_keys::{self, Meaning};
 use leoflow::server::openapi_document;
@@ -278,7 +278,9 @@ fn project_settings_page_is_current() {
          defaults: {{retries: 2, retry_delay_seconds: 60, execution_timeout_seconds: 3600}}\ntasks:\n  \
          load: {{retries: 5, env: {{REGION: eu}}}}\n```\n"
     );
-    for (title, keys) in [("Keys of the file", PROJECT), ("Keys of `defaults` and of each task", TASK)] {
+    let tables =
+        [("Keys of the file", PROJECT), ("Keys of `defaults` and of each task", TASK), ("Keys of `history`", HISTORY)];
+    for (title, keys) in tables {
         writeln!(text, "\n## {title}\n\n| key | value | description |\n|---|---|---|").unwrap();
         for ProjectKey { name, value, help } in keys {
             writeln!(text, "| `{name}` | {} | {} |", cell(value), cell(help)).unwrap();
@@ -321,7 +323,8 @@ fn project_settings_schema_is_current() {
     let mut defaults = task.clone();
     defaults["properties"].as_object_mut().unwrap().remove("env");
     let tasks = json!({"type": "object", "additionalProperties": task});
-    let mut schema = schema(PROJECT, &[("defaults", defaults), ("tasks", tasks)]);
+    let history = schema(HISTORY, &[]);
+    let mut schema = schema(PROJECT, &[("defaults", defaults), ("tasks", tasks), ("history", history)]);
     schema["$schema"] = "http://json-schema.org/draft-07/schema#".into();
     schema["title"] = "Project settings of Leoflow, leoflow.yaml".into();
     check("leoflow.schema.json", &format!("{}\n", serde_json::to_string_pretty(&schema).unwrap()));

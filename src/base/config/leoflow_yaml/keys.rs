@@ -57,6 +57,11 @@ pub const PROJECT: &[ProjectKey] = &[
     key("exclude_newer", "date or time", "Ignores packages that were published after this moment."),
     key("dag_source", "path", "The DAG file that the settings are for, relative to the project's folder."),
     key("defaults", "mapping", "Settings of every task of the DAG."),
+    key(
+        "history",
+        "mapping",
+        "How long the runs of the project's DAGs are kept, instead of `history` in `config.yaml`.",
+    ),
     key("tasks", "mapping", "Settings of single tasks, by task id; they take precedence over `defaults`."),
 ];
 
@@ -67,6 +72,16 @@ pub const TASK: &[ProjectKey] = &[
     key("execution_timeout_seconds", "seconds", "The time after which a try is ended as failed."),
     key("resources", "mapping of cpu, memory, disk, gpu", "Checked, but not enforced on one machine."),
     key("env", "mapping of texts", "Environment variables of the task. Only inside `tasks`."),
+];
+
+/// Keys inside `history`.
+pub const HISTORY: &[ProjectKey] = &[
+    key("keep_days", "whole number", "Runs that ended more than this many days ago are removed."),
+    key(
+        "keep_runs",
+        "whole number",
+        "The number of runs to keep, newest first; a run is kept if one of the two keeps it.",
+    ),
 ];
 
 /// Names of the keys in a table.

@@ -8,7 +8,8 @@ pub mod keys;
 pub use edit::{add_dependencies, has_additional_dependencies};
 pub use environment::{EnvironmentSettings, take_environment};
 
-use self::keys::{PROJECT, TASK, default_names, names};
+use self::keys::{HISTORY, PROJECT, TASK, default_names, names};
+use super::Retention;
 use super::document::{Problem, line_of, show, to_mapping};
 use crate::sys::fs::files;
 use serde_json::{Map, Value as Json};
@@ -161,6 +162,7 @@ impl<'a> Reader<'a> {
             | "extra_index" => self.string_list(name, value),
             "defaults" => self.task(name, value, &default_names(), &format!(" in {name}")),
             "tasks" => self.tasks(value),
+            "history" => self.history(value),
             "dag_source" => {
                 let path = self.string(name, value)?;
                 if !folder.join(path.as_str()?).is_file() {
@@ -225,6 +227,18 @@ impl<'a> Reader<'a> {
             }
         }
         Some(tasks.into())
+    }
+
+    fn history(&mut self, value: &Value) -> Option<Json> {
+        let mapping = self.mapping("history", value)?;
+        let mut limits = Map::new();
+        for (key, value) in &mapping {
+            let Some(key) = self.known(key, &names(HISTORY), " in history") else { continue };
+            let count = value.as_u64().filter(|count| *count >= 1);
+            let message = format!("history: {key}: {} is not a whole number of at least 1", show(value));
+            limits.extend(self.or_problem_inside(count, key, message).map(|count| (key.to_owned(), count)));
+        }
+        Some(limits.into())
     }
 
     fn mapping(&mut self, name: &str, value: &Value) -> Option<Mapping> {
@@ -293,6 +307,12 @@ impl<'a> Reader<'a> {
         }
         None
     }
+}
+
+/// How long the runs of a project's DAGs are kept; `None` if its settings do not say.
+pub fn retention(settings: &Json) -> Option<Retention> {
+    let limits = settings.get("history")?;
+    Some(Retention { keep_days: limits["keep_days"].as_u64(), keep_runs: limits["keep_runs"].as_u64() })
 }
 
 /// Parses a text of settings into JSON, for the project in `folder`.
@@ -382,6 +402,12 @@ mod tests {
         assert!(found[2].0 == 4 && found[2].1.ends_with("did you mean dag_id?"), "{found:?}");
         assert!(found[3].0 == 6 && found[3].1.contains("in defaults") && found[3].1.ends_with("did you mean retries?"));
         assert!(found[4].0 == 7 && found[4].1.contains("whole number"), "{found:?}");
+        assert_eq!(
+            problems("history:\n  keep_days: 0\n  keep: 3\n").iter().map(|(line, _)| *line).collect::<Vec<_>>(),
+            [2, 3]
+        );
+        let settings = Json::from(read("history: {keep_runs: 5}", Path::new("/nowhere")).unwrap());
+        assert_eq!(retention(&settings), Some(Retention { keep_days: None, keep_runs: Some(5) }));
         for bad in [
             "a: [",
             "- a\n",

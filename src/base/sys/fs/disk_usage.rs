@@ -15,7 +15,7 @@ pub struct Limits {
     pub time: Duration,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct DiskUsage {
     /// Allocated bytes. A file with several names counts once.
     pub bytes: u64,

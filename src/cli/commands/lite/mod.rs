@@ -50,7 +50,7 @@ pub enum LiteCommand {
     Restart(restart::LiteRestart),
     /// Show the processes and their health; exits 0 only when all are healthy
     #[command(
-        after_help = "Examples:\n  leoflow lite status\n  leoflow lite status --json\n  leoflow lite status --all    show every instance"
+        after_help = "Examples:\n  leoflow lite status\n  leoflow lite status --json\n  leoflow lite status --all    show every instance\n  leoflow lite status --disk   show the disk space by kind"
     )]
     Status(status::LiteStatus),
     /// Show the logs of the processes

@@ -3,13 +3,16 @@
 use super::restart::changed_settings;
 use crate::context::Context;
 use crate::error::Error;
-use crate::terminal::printer::Printer;
+use crate::terminal::printer::{Printer, human_size};
 use clap::Args;
 use leoflow_base::config::{self, DEFAULT_PORT, Overdue};
+use leoflow_base::home::disk_kinds::{self, DiskKind};
 use leoflow_base::home::upkeep::{self, Kind, Upkeep};
 use leoflow_base::home::{Home, all_instances, journal, lock};
 use leoflow_base::protocol::control::{self, StatusReply};
 use leoflow_base::protocol::status::{BackupsStatus, InstanceState, InstanceStatus, ProcessStatus};
+use leoflow_base::sys::fs::disk;
+use leoflow_base::sys::fs::disk_usage::DiskUsage;
 use leoflow_base::sys::fs::folders;
 use leoflow_base::sys::process::environment_of;
 use leoflow_lifecycle::backup::retain::catalog;
@@ -19,22 +22,49 @@ use leoflow_postgres::location;
 use serde_json::{Value, json};
 use std::panic::resume_unwind;
 use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 #[derive(Args, Debug)]
 pub struct LiteStatus {
     /// Show every instance of this user
     #[arg(long)]
     pub all: bool,
+    /// Show the disk space that the instance takes
+    #[arg(long, conflicts_with = "all")]
+    pub disk: bool,
 }
 
 pub fn run(context: &Context<'_>, args: &LiteStatus) -> Result<u8, Error> {
     if args.all {
         return show_all(context);
     }
+    if args.disk {
+        return show_disk(context);
+    }
     let status = current_status(context);
     context.printer.show(&status, |printer| show(context, printer, &status))?;
     Ok(u8::from(!status.is_well()))
 }
+
+/// Prints the disk space by kind.
+fn show_disk(context: &Context<'_>) -> Result<u8, Error> {
+    let kinds = disk_kinds::measure_kinds(&context.home, DISK_TIME);
+    let total = disk_kinds::total(&kinds);
+    let free = disk::free_bytes(context.home.root()).ok();
+    context.printer.show(&json!({"kinds": kinds, "total": total, "free_bytes": free}), |printer| {
+        let size = |usage: DiskUsage| {
+            format!("{}{}", if usage.is_partial { "at least " } else { "" }, human_size(usage.bytes))
+        };
+        let row =
+            |kind: &DiskKind| [kind.name.to_owned(), size(kind.usage), kind.command.unwrap_or_default().to_owned()];
+        let free = free.map(|bytes| format!("{} free", human_size(bytes))).unwrap_or_default();
+        let total = ["Total".to_owned(), size(total), free];
+        printer.table(&["KIND", "SIZE", "COMMAND"], kinds.iter().map(row).chain([total]));
+    })
+}
+
+/// Time limit for measuring the disk space.
+const DISK_TIME: Duration = Duration::from_secs(20);
 
 /// Printed instead of an empty list of instances.
 pub(crate) const NO_INSTANCES: &str = "No instances below your home directory. Create one with `leoflow lite start`; one \

@@ -15,7 +15,7 @@ use super::install_self;
 use super::other_copy::other_copy;
 use leoflow_base::config::{self, Config};
 use leoflow_base::counted::counted;
-use leoflow_base::home::{Home, LOST_AND_FOUND, journal, lock};
+use leoflow_base::home::{Home, LOST_AND_FOUND, disk_kinds, journal, lock};
 use leoflow_base::protocol::control::StatusReply;
 use leoflow_base::sys::fs::disk::{self, Shortage};
 use leoflow_base::sys::fs::{files, folders};
@@ -31,12 +31,15 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Free disk space below which doctor warns, in bytes.
 const SPACE_RECOMMENDED: u64 = 1024 * 1024 * 1024;
 /// Free disk space below which doctor reports a problem, in bytes; a first start needs about 150 MB.
 const SPACE_REQUIRED: u64 = 300 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
+/// Size of the history above which doctor names its limits, in bytes.
+const LARGE_HISTORY: u64 = 1024 * MIB;
 
 /// State of the database's schema.
 #[derive(Debug)]
@@ -78,6 +81,7 @@ pub fn examine(
     checks.add("home", [home_folder(home)]);
     checks.add("owner", [owner(home)]);
     checks.add("space", [space(home)]);
+    checks.add("history", history(home, config));
     checks.add("permissions", permissions(home));
     checks.add("config", [configuration(home, &loaded)]);
     checks.add("time zone", time_zone());
@@ -218,6 +222,19 @@ fn space(home: &Home) -> Finding {
         Ok(free) => ok(format!("{} MiB free", free / MIB)),
         Err(error) => warning(format!("cannot read the free space: {error}"), "check that the home's disk is mounted"),
     }
+}
+
+/// Warns when the history is large and nothing limits it.
+fn history(home: &Home, config: Option<&Config>) -> Option<Finding> {
+    if config?.history.is_set() {
+        return None;
+    }
+    let kinds = disk_kinds::measure_kinds(home, Duration::from_secs(2));
+    let history = kinds.iter().filter(|kind| disk_kinds::HISTORY.contains(&kind.name));
+    let bytes: u64 = history.map(|kind| kind.usage.bytes).sum();
+    let remedy = "leoflow config set history.keep_days 90";
+    let text = format!("runs and task logs take {}, and nothing limits them", disk::human_size(bytes));
+    (bytes > LARGE_HISTORY).then(|| warning(text, remedy))
 }
 
 /// Checks that private files are readable by the owner only.

@@ -2,8 +2,8 @@
 //! not undo the others.
 
 use super::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields, not_an_object};
-use crate::api::deleted_logs::DeletedLogs;
 use crate::api::prelude::*;
+use crate::history::deleted_logs::DeletedLogs;
 use crate::state::Core;
 use leoflow_base::home::Home;
 use std::path::PathBuf;

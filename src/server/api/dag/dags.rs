@@ -2,9 +2,9 @@
 
 use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse, dag_response, details_response};
 use crate::api::asset::asset_expressions;
-use crate::api::deleted_logs::DeletedLogs;
 use crate::api::prelude::*;
 use crate::api::views::BUNDLE;
+use crate::history::deleted_logs::DeletedLogs;
 use crate::http::openapi::answers::Written;
 use crate::http::query::{UPDATE_MASK, UpdateMaskQuery};
 use leoflow_base::protocol::task_log;

@@ -3,9 +3,9 @@
 use super::clear::{check_note, response};
 use super::instance_views::TaskInstanceCollectionResponse;
 use super::task_instances::{MapIndexQuery, missing_instances};
-use crate::api::deleted_logs::DeletedLogs;
 use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
+use crate::history::deleted_logs::DeletedLogs;
 use crate::http::body::nullable;
 use crate::http::changes::is_in_mask;
 use crate::http::openapi::operation::Schemas;

@@ -1,9 +1,9 @@
 //! `/api/v2/dags/{dag_id}/dagRuns`, with Airflow's names and shapes.
 
-use crate::api::deleted_logs::DeletedLogs;
 use crate::api::instance::clear::check_note;
 use crate::api::prelude::*;
 use crate::api::views::{self, DAGRunResponse};
+use crate::history::deleted_logs::DeletedLogs;
 use crate::http::body::nullable;
 use crate::http::caller::Caller;
 use crate::http::changes::is_in_mask;

@@ -1,0 +1,95 @@
+//! Copies a run with everything that belongs to it from another database of the same schema.
+
+use super::{Result, StoreError};
+use crate::model::keys::RunKey;
+use serde_json::Value;
+use tokio_postgres::{Client, Transaction};
+
+/// Tables with the rows of a run, each after those that it refers to.
+const TABLES: [&str; 8] = [
+    "dag_run",
+    "task_instance",
+    "task_try",
+    "xcom",
+    "rendered_task_instance_fields",
+    "hitl_detail",
+    "hitl_detail_history",
+    "task_state",
+];
+
+/// Copies the run; returns the number of its task instances, or `None` if `source` does not have it. A DAG that does not
+/// exist any more is added as inactive. The version of the run is copied too, unless it is still there.
+pub async fn copy(source: &Client, target: &mut Client, run: &RunKey) -> Result<Option<u64>> {
+    let Some(mut row) = object(source, "dag_run", run).await? else { return Ok(None) };
+    let transaction = target.transaction().await?;
+    copy_dag(source, &transaction, &run.dag_id).await?;
+    if let Some(version) = row["dag_version_id"].as_i64() {
+        row["dag_version_id"] = copy_version(source, &transaction, version).await?.into();
+    }
+    let mut task_instances = 0;
+    for table in TABLES {
+        let rows = match table {
+            "dag_run" => format!("[{row}]"),
+            _ => texts(source, table, run).await?,
+        };
+        let inserted = insert(&transaction, table, &rows, "").await?;
+        if table == "task_instance" {
+            task_instances = inserted;
+        }
+    }
+    transaction.commit().await?;
+    Ok(Some(task_instances))
+}
+
+/// True if the run exists.
+pub async fn exists(client: &Client, run: &RunKey) -> Result<bool> {
+    let query = "SELECT FROM dag_run WHERE dag_id = $1 AND run_id = $2";
+    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id]).await?.is_some())
+}
+
+async fn copy_dag(source: &Client, target: &Transaction<'_>, dag_id: &str) -> Result<()> {
+    let query = "SELECT row_to_json(d)::text FROM dag d WHERE dag_id = $1";
+    let mut dag = json(&source.query_one(query, &[&dag_id]).await?.get::<_, String>(0))?;
+    (dag["is_active"], dag["current_version_id"]) = (false.into(), Value::Null);
+    insert(target, "dag", &format!("[{dag}]"), "ON CONFLICT DO NOTHING").await.map(drop)
+}
+
+/// Copies a version of the DAG; returns its id in the target.
+async fn copy_version(source: &Client, target: &Transaction<'_>, id: i64) -> Result<Option<i64>> {
+    let query = "SELECT row_to_json(v)::text FROM dag_version v WHERE id = $1";
+    let mut version = json(&source.query_one(query, &[&id]).await?.get::<_, String>(0))?;
+    let environment = version["environment"].as_str();
+    let has_environment = "SELECT FROM environment WHERE hash = $1";
+    if target.query_opt(has_environment, &[&environment]).await?.is_none() {
+        version["environment"] = Value::Null;
+    }
+    insert(target, "dag_version", &format!("[{version}]"), "ON CONFLICT DO NOTHING").await?;
+    let query = "SELECT id FROM dag_version WHERE dag_id = $1 AND source_hash = $2";
+    let same = target.query_opt(query, &[&version["dag_id"].as_str(), &version["source_hash"].as_str()]).await?;
+    Ok(same.map(|row| row.get(0)))
+}
+
+async fn object(client: &Client, table: &str, run: &RunKey) -> Result<Option<Value>> {
+    let query = format!("SELECT row_to_json(t)::text FROM {table} t WHERE dag_id = $1 AND run_id = $2");
+    let row = client.query_opt(&query, &[&run.dag_id, &run.run_id]).await?;
+    row.map(|row| json(&row.get::<_, String>(0))).transpose()
+}
+
+/// The rows of a run as a JSON array, in which JSON columns keep their text.
+async fn texts(client: &Client, table: &str, run: &RunKey) -> Result<String> {
+    let query = format!("SELECT coalesce(json_agg(t), '[]')::text FROM {table} t WHERE dag_id = $1 AND run_id = $2");
+    Ok(client.query_one(&query, &[&run.dag_id, &run.run_id]).await?.get(0))
+}
+
+/// Inserts a JSON array of rows.
+async fn insert(target: &Transaction<'_>, table: &str, rows: &str, on_conflict: &str) -> Result<u64> {
+    let query = format!(
+        "INSERT INTO {table} OVERRIDING SYSTEM VALUE
+         SELECT * FROM json_populate_recordset(NULL::{table}, $1::text::json) {on_conflict}"
+    );
+    Ok(target.execute(&query, &[&rows]).await?)
+}
+
+fn json(text: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|error| StoreError::Invalid(error.to_string()))
+}

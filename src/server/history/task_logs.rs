@@ -1,0 +1,116 @@
+//! Removes old task logs. The runs stay.
+
+use super::plan::LogLimits;
+use jiff::Timestamp;
+use leoflow_base::home::{DELETED_TASK_LOGS, Home};
+use leoflow_base::protocol::task_log;
+use leoflow_base::sys::fs::disk_usage::{self, Limits};
+use leoflow_base::sys::fs::{files, folders};
+use leoflow_engine::model::keys::RunKey;
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+/// The logs of a run.
+struct RunLogs {
+    folder: PathBuf,
+    /// When its newest file was written.
+    written: SystemTime,
+    bytes: u64,
+}
+
+const NO_LIMITS: Limits = Limits { entries: usize::MAX, time: Duration::from_secs(3600) };
+
+/// Lists the folders of logs over the limits, oldest first, with their sizes in bytes. Logs of `unfinished` runs stay.
+/// Blocks.
+pub fn excess(home: &Home, limits: &LogLimits, unfinished: &[RunKey]) -> io::Result<Vec<(PathBuf, u64)>> {
+    if limits.before.is_none() && limits.max_bytes.is_none() {
+        return Ok(Vec::new());
+    }
+    let unfinished: HashSet<PathBuf> =
+        unfinished.iter().map(|run| task_log::folder_of_run(home, &run.dag_id, &run.run_id)).collect();
+    let dags = match &limits.dag_ids {
+        Some(dag_ids) => dag_ids.iter().map(|dag_id| task_log::folder_of_dag(home, dag_id)).collect(),
+        None => folders::entries(&home.task_logs())?,
+    };
+    let mut runs = Vec::new();
+    for dag in dags.iter().filter(|dag| !dag.ends_with(DELETED_TASK_LOGS) && dag.is_dir()) {
+        for folder in folders::entries(dag)?.into_iter().filter(|run| run.is_dir()) {
+            let written = newest_file(&folder)?;
+            runs.push(RunLogs { written, bytes: disk_usage::measure(&folder, NO_LIMITS).bytes, folder });
+        }
+    }
+    runs.sort_by(|a, b| (a.written, &a.folder).cmp(&(b.written, &b.folder)));
+    let mut total: u64 = runs.iter().map(|run| run.bytes).sum();
+    let mut excess = Vec::new();
+    for run in runs {
+        let is_old =
+            limits.before.is_some_and(|before| Timestamp::try_from(run.written).is_ok_and(|time| time < before));
+        let is_too_much = limits.max_bytes.is_some_and(|max| total > max);
+        if (is_old || is_too_much) && !unfinished.contains(&run.folder) {
+            total -= run.bytes;
+            excess.push((run.folder, run.bytes));
+        }
+    }
+    Ok(excess)
+}
+
+/// When the newest file below a folder was written.
+fn newest_file(folder: &Path) -> io::Result<SystemTime> {
+    let mut newest = SystemTime::UNIX_EPOCH;
+    for path in folders::entries(folder)? {
+        let meta = fs::symlink_metadata(&path)?;
+        newest = newest.max(if meta.is_dir() { newest_file(&path)? } else { meta.modified()? });
+    }
+    Ok(newest)
+}
+
+/// Removes the folders; returns the number of freed bytes. Blocks.
+pub fn remove(excess: Vec<(PathBuf, u64)>) -> io::Result<u64> {
+    let mut freed = 0;
+    for (folder, bytes) in excess {
+        files::remove_any(&folder)?;
+        freed += bytes;
+        // The folder of a DAG stays while it has other runs.
+        if let Some(dag) = folder.parent() {
+            let _ = fs::remove_dir(dag);
+        }
+    }
+    Ok(freed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_logs_go_and_those_of_unfinished_runs_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = leoflow_base::home::resolve(Some(&folder.path().join("home"))).unwrap();
+        home.create().unwrap();
+        let base = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        for (index, run) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            let log = task_log::folder_of_run(&home, "dag", run).join("task/-1/1.log");
+            fs::create_dir_all(log.parent().unwrap()).unwrap();
+            fs::write(&log, vec![b'x'; 100_000]).unwrap();
+            let written = base + Duration::from_secs(index as u64);
+            fs::File::options().write(true).open(&log).unwrap().set_modified(written).unwrap();
+        }
+        let running = [RunKey { dag_id: "dag".to_owned(), run_id: "a".to_owned() }];
+        let names = |limits: &LogLimits| {
+            let excess = excess(&home, limits, &running).unwrap();
+            excess.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let before = Timestamp::try_from(base + Duration::from_secs(2)).unwrap();
+        let old = LogLimits { before: Some(before), ..LogLimits::default() };
+        assert_eq!(names(&old), ["b"]);
+        assert_eq!(names(&LogLimits { dag_ids: Some(vec!["other".to_owned()]), ..old.clone() }), Vec::<String>::new());
+        assert_eq!(names(&LogLimits { max_bytes: Some(250_000), ..LogLimits::default() }), ["b", "c"]);
+        assert_eq!(names(&LogLimits { max_bytes: Some(1), ..LogLimits::default() }), ["b", "c", "d"]);
+        let excess = excess(&home, &old, &running).unwrap();
+        assert!(remove(excess).unwrap() >= 100_000 && !task_log::folder_of_run(&home, "dag", "b").exists());
+        assert_eq!(names(&LogLimits::default()), Vec::<String>::new());
+    }
+}
