@@ -378,7 +378,7 @@ impl Publishing {
     }
 
     /// Writes install.sh with the release's files and their hashes, and uninstall.sh. Each is one file: the functions
-    /// that both use are put into both.
+    /// that both use are put into both. Also the dashboard for Grafana.
     fn write_scripts(&self, release: &Release) -> Outcome<()> {
         let read = |name: &str| {
             let path = self.installer.with_file_name(name);
@@ -393,6 +393,8 @@ impl Publishing {
             let Component { name, target, url, sha256, size, .. } = component;
             files.push(format!("{name} {target} {url} {sha256} {size}"));
         }
+        let dashboard = "grafana-dashboard.json";
+        write(&self.output.join(dashboard), read(dashboard)?.as_bytes())?;
         let common = read("common.sh")?;
         for name in ["install.sh", "uninstall.sh"] {
             let template = read(name)?;

@@ -9,6 +9,7 @@ mod history;
 mod http;
 mod lite;
 mod login;
+mod notify;
 mod pages;
 mod process;
 mod release;

@@ -3,16 +3,22 @@
 use super::keys::{ValueError, count, field};
 use serde_yaml::Value;
 
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistorySettings {
     /// Which runs are kept.
     pub runs: Retention,
-    /// Removes runs even if no verified backup holds them.
-    pub without_archive: bool,
-    /// Task logs of runs that ended more than this many days ago are removed.
+    /// Removes runs only if a test-restored backup holds them.
+    pub archive: bool,
+    /// Task logs that were last written more than this many days ago are removed.
     pub task_logs_days: Option<u64>,
     /// Maximum total size of task logs in bytes; the oldest are removed.
     pub task_logs_bytes: Option<u64>,
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        Self { runs: Retention::default(), archive: true, task_logs_days: None, task_logs_bytes: None }
+    }
 }
 
 /// Which finished runs of a DAG are kept. With both limits, a run is kept if one of them keeps it.
@@ -67,7 +73,7 @@ impl HistorySettings {
         let limit_of = |name| Ok::<_, ValueError>(field(mapping, name, COUNT, limit)?.flatten());
         Ok(Self {
             runs: Retention { keep_days: limit_of("keep_days")?, keep_runs: limit_of("keep_runs")? },
-            without_archive: field(mapping, "archive", ARCHIVE, switch)? == Some(false),
+            archive: field(mapping, "archive", ARCHIVE, switch)?.unwrap_or(true),
             task_logs_days: limit_of("task_logs_days")?,
             task_logs_bytes: limit_of("task_logs_bytes")?,
         })
@@ -85,7 +91,7 @@ mod tests {
         assert!(!read("{keep_days: off, task_logs_bytes: false, archive: on}").unwrap().is_set());
         let set = read("{keep_days: 90, keep_runs: 10, archive: off}").unwrap();
         assert_eq!(set.runs, Retention { keep_days: Some(90), keep_runs: Some(10) });
-        assert!(set.is_set() && set.without_archive && !read("{task_logs_days: 3}").unwrap().without_archive);
+        assert!(set.is_set() && !set.archive && read("{task_logs_days: 3}").unwrap().archive);
         for wrong in
             ["{keep_days: 0}", "{keep_runs: -1}", "{task_logs_days: 1.5}", "{archive: maybe}", "{keep_days: 7d}", "3"]
         {

@@ -1,6 +1,6 @@
 //! The table of the keys in `config.yaml`, with the check of each key's value.
 
-use super::{BackupSettings, DatastoreSetting, HistorySettings, SecretReference, UpgradeSettings};
+use super::{BackupSettings, DatastoreSetting, HistorySettings, NotifySettings, SecretReference, UpgradeSettings};
 use crate::protocol::log;
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
@@ -41,23 +41,29 @@ impl Key {
 }
 
 /// The error of a failed check: where the wrong value is, and which values are allowed there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueError {
     /// The key inside the mapping that has the wrong value; `None` if the value of the top-level key itself is wrong.
     pub subkey: Option<&'static str>,
     /// Describes the allowed values, such as `an absolute path`.
     pub allowed: &'static str,
+    /// Why the value is wrong, where that says more than what is allowed.
+    pub reason: Option<String>,
 }
 
 impl From<&'static str> for ValueError {
     fn from(allowed: &'static str) -> Self {
-        Self { subkey: None, allowed }
+        Self { subkey: None, allowed, reason: None }
     }
 }
 
 impl ValueError {
     pub fn in_subkey(subkey: &'static str, allowed: &'static str) -> Self {
-        Self { subkey: Some(subkey), allowed }
+        Self { subkey: Some(subkey), allowed, reason: None }
+    }
+
+    fn because(reason: String) -> Self {
+        Self { subkey: None, allowed: "valid", reason: Some(reason) }
     }
 }
 
@@ -105,6 +111,7 @@ pub const KEYS: &[Key] = &[
     mapping("datastore", DatastoreSetting::KEYS, |value| DatastoreSetting::read(value).map(drop)),
     mapping("backup", BackupSettings::KEYS, |value| BackupSettings::read(value).map(drop)),
     mapping("history", HistorySettings::KEYS, |value| HistorySettings::read(value).map(drop)),
+    mapping("notify", NotifySettings::KEYS, |value| NotifySettings::read(value).map(drop).map_err(ValueError::because)),
     mapping("upgrade", UpgradeSettings::KEYS, |value| UpgradeSettings::read(value).map(drop)),
 ];
 

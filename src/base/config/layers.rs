@@ -237,7 +237,7 @@ fn check_together(mapping: &Mapping, origins: &Origins) -> Result<(), ConfigErro
     for key in KEYS {
         let Some(value) = mapping.get(key.name) else { continue };
         let Err(wrong) = key.check(value) else { continue };
-        let ValueError { subkey, allowed } = wrong;
+        let ValueError { subkey, allowed, .. } = wrong;
         let name = subkey.map_or_else(|| key.name.to_owned(), |subkey| format!("{}.{subkey}", key.name));
         let origin = origins.get(&name).or_else(|| {
             origins

@@ -7,7 +7,7 @@ use super::recipient::UnreadableSecret;
 use super::renamed::rename_deprecated;
 use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
-    HistorySettings, SIZE_LIMIT, UpgradeSettings,
+    HistorySettings, NotifySettings, SIZE_LIMIT, UpgradeSettings,
 };
 use crate::build_info;
 use crate::protocol::log;
@@ -43,6 +43,7 @@ pub struct Config {
     pub datastore: DatastoreSetting,
     pub backup: BackupSettings,
     pub history: HistorySettings,
+    pub notify: NotifySettings,
     pub upgrade: UpgradeSettings,
 }
 
@@ -174,7 +175,10 @@ pub(super) fn check(mapping: &mut Mapping, text: &str, deprecated: &[Deprecated]
 }
 
 /// Describes a wrong value by its key and the allowed values. Shows the value only if it cannot be a secret.
-pub(super) fn describe(name: &str, value: &Value, ValueError { subkey, allowed }: ValueError) -> String {
+pub(super) fn describe(name: &str, value: &Value, ValueError { subkey, allowed, reason }: ValueError) -> String {
+    if let Some(reason) = reason {
+        return format!("{name}: {reason}");
+    }
     let nested = subkey.and_then(|subkey| Some((format!("{name}.{subkey}"), value.get(subkey)?)));
     let (name, value) = nested.unwrap_or_else(|| (name.to_owned(), value));
     let displayed = if HIDDEN_VALUES.contains(&name.as_str()) { "this value".to_owned() } else { show(value) };
@@ -216,6 +220,7 @@ impl From<&Mapping> for Config {
                 .unwrap_or_default(),
             backup: mapping.get("backup").and_then(|value| BackupSettings::read(value).ok()).unwrap_or_default(),
             history: mapping.get("history").and_then(|value| HistorySettings::read(value).ok()).unwrap_or_default(),
+            notify: mapping.get("notify").and_then(|value| NotifySettings::read(value).ok()).unwrap_or_default(),
             upgrade: mapping.get("upgrade").and_then(|value| UpgradeSettings::read(value).ok()).unwrap_or_default(),
         }
     }

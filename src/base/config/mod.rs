@@ -12,6 +12,7 @@ mod layers;
 mod layers_tests;
 pub mod leoflow_yaml;
 mod load;
+mod notify;
 mod origin;
 mod overdue;
 mod recipient;
@@ -34,6 +35,7 @@ pub use layers::{
     variable_named, variable_of,
 };
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
+pub use notify::{NotifyEvent, NotifyRule, NotifySettings, NotifyTarget, Secret};
 pub use origin::Origin;
 pub use overdue::Overdue;
 pub use recipient::{Recipient, SecretError, SecretReference, UnreadableSecret};

@@ -122,8 +122,17 @@ pub const SETTINGS: &[Setting] = &[
         "on",
         "on removes a run only when a test-restored backup holds it, and keeps that backup; off removes it without",
     ),
-    limit("history.task_logs_days", "task logs of runs that ended more than this many days ago are removed"),
+    limit(
+        "history.task_logs_days",
+        "task logs that were last written more than this many days ago are removed; their runs stay",
+    ),
     limit("history.task_logs_bytes", "maximum total size of task logs, in bytes; the oldest are removed"),
+    described_default(
+        "notify.heartbeat",
+        "none",
+        "URL that is called after each backup and every notify.heartbeat_every while the instance is healthy, for a dead man's switch",
+    ),
+    text("notify.heartbeat_every", "5m", "interval of calling notify.heartbeat, such as 5m or 1h"),
     text("upgrade.channel", "stable", "release channel: stable, or rc to include release candidates"),
     described_default("upgrade.from", "where this release came from", "location of releases: a URL or a folder"),
     number("upgrade.keep_versions", "3", "number of releases to keep in addition to the current one"),

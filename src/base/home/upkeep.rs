@@ -20,6 +20,9 @@ pub struct Upkeep {
     /// When a backup in the home was last test-restored, on schedule or by request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_restored_at: Option<Timestamp>,
+    /// When a scheduled clean-up of the history with an archive last ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archived_at: Option<Timestamp>,
 }
 
 /// A scheduled job.
@@ -100,7 +103,13 @@ impl Job {
 
 impl Upkeep {
     fn new(now: Timestamp) -> Self {
-        Self { backup: Job::new(now), verification: Job::new(now), history: Job::new(now), test_restored_at: None }
+        Self {
+            backup: Job::new(now),
+            verification: Job::new(now),
+            history: Job::new(now),
+            test_restored_at: None,
+            archived_at: None,
+        }
     }
 
     pub fn job(&self, kind: Kind) -> &Job {
@@ -219,6 +228,11 @@ pub fn note_end(home: &Home, now: Timestamp, kind: Kind, end: End) -> io::Result
 /// Records a test restore of any backup in the home.
 pub fn note_test_restore(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
     change(home, now, |upkeep| upkeep.test_restored_at = Some(now))
+}
+
+/// Records that a scheduled clean-up of the history with an archive has ended.
+pub fn note_archived(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
+    change(home, now, |upkeep| upkeep.archived_at = Some(now))
 }
 
 /// Sets or clears the job's problem: why the last try failed, or why the job cannot be tried.

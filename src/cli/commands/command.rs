@@ -1,7 +1,7 @@
 //! The list of commands: their names and help, and the functions that run them.
 
 use super::bring::{self, Bring};
-use super::data::{connections, db, history, pools, variables};
+use super::data::{connections, db, history, notify, pools, variables};
 use super::engine::{add, assets, backfill, dags, dev, env, hitl, init, runs, tasks, test, validate, xcom};
 use super::install::{completions, every_instance, instances, operation, setup, uninstall, version};
 use super::lite::{self, Lite, LiteCommand, agent, doctor, logs, restart, run, service, status, stop};
@@ -116,6 +116,8 @@ pub enum Command {
     Db(WithOutput<db::DbCommand>),
     /// Bring removed history back
     History(WithOutput<history::HistoryCommand>),
+    /// Test targets of notifications, and list what was sent
+    Notify(WithOutput<notify::NotifyCommand>),
     /// List assets and their events, and materialize an asset
     Assets(WithOutput<assets::AssetsCommand>),
     /// List and respond to human-in-the-loop tasks
@@ -168,7 +170,7 @@ impl Grouped for Cli {
                 "assets", "hitl",
             ],
         ),
-        ("Operate", &["doctor", "smoke", "config", "verify-config", "tokens", "docs", "completions"]),
+        ("Operate", &["doctor", "smoke", "config", "verify-config", "notify", "tokens", "docs", "completions"]),
         ("Data", &["variables", "connections", "pools", "xcom", "db", "history", "export", "import"]),
         (
             "Release",
@@ -202,6 +204,7 @@ impl Command {
             | Self::Pools(_)
             | Self::Db(_)
             | Self::History(_)
+            | Self::Notify(_)
             | Self::Variables(_)
             | Self::Connections(_) => true,
             Self::Env(_) | Self::Add(_) | Self::Tokens(_) | Self::Airflow(_) => true,
@@ -247,6 +250,7 @@ impl Command {
             Self::Env(args) => args.output,
             Self::Pools(args) => args.output,
             Self::Db(args) => args.output,
+            Self::Notify(args) => args.output,
             Self::History(args) => args.output,
             Self::Assets(args) => args.output,
             Self::Hitl(args) => args.output,
@@ -293,6 +297,7 @@ impl Command {
             Self::Add(args) => add::run(context, &args).await,
             Self::Pools(args) => pools::run(context, &args.command).await,
             Self::Db(args) => db::run(context, &args.command).await,
+            Self::Notify(args) => notify::run(context, &args.command).await,
             Self::History(args) => history::run(context, &args.command).await,
             Self::Assets(args) => assets::run(context, &args.command).await,
             Self::Hitl(args) => hitl::run(context, &args.command).await,

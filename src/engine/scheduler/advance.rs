@@ -2,9 +2,11 @@
 
 use super::apply;
 use super::cache::Cache;
+use super::episodes;
 use super::file_sensors::{self, FileSensors};
 use super::live_run::LiveRun;
 use super::past;
+use super::totals::Totals;
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
@@ -109,6 +111,7 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey, admis
     if changed && write(&transaction, key, &snapshot, &plan).await? == Written::Overtaken {
         return Ok(Step::Overtaken);
     }
+    let ended_episodes = episodes::note(&transaction, &mut cache.episodes, key, &snapshot, &plan).await?;
     if let Some((state, reason)) = plan.run {
         let unfinished = plan.unfinished_at_end(&snapshot);
         let name = |index| plan.name_after(&snapshot, index);
@@ -116,6 +119,10 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey, admis
         finish(&transaction, key, &graph, (state, reason), unfinished).await?;
     }
     transaction.commit().await?;
+    count(&cache.totals, key, &row, &plan);
+    for episode in ended_episodes {
+        cache.episodes.remove(&episode);
+    }
     cache.mark_queued(&queued);
     if plan.run.is_none() {
         run.instances = snapshot.instances;
@@ -123,6 +130,16 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey, admis
         cache.runs.keep(key, run);
     }
     Ok(Step::Taken { changed })
+}
+
+/// Counts what a plan has ended, after its commit.
+fn count(totals: &Totals, key: &RunKey, row: &RunningRun, plan: &Plan) {
+    for transition in plan.transitions.iter().filter(|transition| transition.to.is_finished()) {
+        totals.finished(&key.dag_id, transition.to);
+    }
+    if let Some((state, _)) = plan.run {
+        totals.run_ended(&key.dag_id, state, row.run_after, (row.start_date, new_run::now()));
+    }
 }
 
 /// Returns the run, from the cache if possible; `None` if the rows do not match the cached run.

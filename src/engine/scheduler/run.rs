@@ -5,12 +5,13 @@
 use super::advance::{self, Admission};
 use super::cache::Cache;
 use super::due_runs::{self, PendingQueries, TimetableEvaluator};
+use super::totals::Totals;
 use crate::model::keys::RunKey;
 use crate::store::asset::{assets, partitions};
 use crate::store::clock_step::{self, Sensors};
 use crate::store::events::{self, Event};
 use crate::store::run::{active, new_run};
-use crate::store::{Result, StoreError, session, transition};
+use crate::store::{Result, StoreError, notifications, session, transition};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
 use leoflow_base::sys::clock::ClockWatch;
@@ -39,17 +40,18 @@ const DAG_CHANGE_DELAY: Duration = Duration::from_millis(100);
 
 /// Runs the scheduler until the future is dropped. `on_event` receives every event, for displays of runs and DAGs,
 /// whether this scheduler leads or not; `None` means that events may have been missed. `heartbeat` is called each time
-/// that the leader has finished a round of work, at least once a minute. `evaluator` evaluates custom timetables.
+/// that the leader has finished a round of work, at least once a minute. `totals` counts what it does. `evaluator` evaluates custom timetables.
 pub async fn run(
     endpoint: &Endpoint,
     config: &tokio_postgres::Config,
+    totals: &Totals,
     on_event: impl Fn(Option<&Event>),
     heartbeat: impl Fn(),
     evaluator: impl TimetableEvaluator,
 ) {
     let mut watch = None;
     loop {
-        if let Err(error) = session(endpoint, config, &on_event, &heartbeat, &evaluator, &mut watch).await {
+        if let Err(error) = session(endpoint, config, totals, &on_event, &heartbeat, &evaluator, &mut watch).await {
             warn!("scheduler: {error}; retrying");
             // The correction after a clock step may not have been completed.
             watch = None;
@@ -63,6 +65,7 @@ pub async fn run(
 async fn session(
     endpoint: &Endpoint,
     config: &tokio_postgres::Config,
+    totals: &Totals,
     on_event: &impl Fn(Option<&Event>),
     heartbeat: &impl Fn(),
     evaluator: &impl TimetableEvaluator,
@@ -73,7 +76,8 @@ async fn session(
     on_event(None);
     wait_to_lead(&client, &mut events, on_event).await?;
     let mut work = PendingWork::at_start(active::running(&client).await?);
-    let mut cache = Cache::default();
+    let episodes = notifications::begun(&client).await?;
+    let mut cache = Cache { totals: totals.clone(), episodes, ..Cache::default() };
     let mut pending_queries = PendingQueries::default();
     let mut last_poll = Instant::now();
     let mut rounds = 0;
@@ -83,7 +87,9 @@ async fn session(
             last_poll = Instant::now();
             poll(&client, &mut cache, &mut work).await?;
         }
+        let started = Instant::now();
         let next = work.run_pending(&mut client, &mut cache, evaluator, &mut pending_queries).await?;
+        totals.looped(started.elapsed());
         heartbeat();
         rounds += 1;
         let max_wait = if rounds > MAX_ROUNDS { QUIET_PERIOD } else { MAX_WAIT };
@@ -211,6 +217,7 @@ impl PendingWork {
                 Event::Changed(_)
                 | Event::Callback
                 | Event::Migrations
+                | Event::Notification
                 | Event::Prepare { .. }
                 | Event::Queued
                 | Event::Stop

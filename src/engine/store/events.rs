@@ -34,6 +34,8 @@ pub enum Event {
     Callback,
     /// Assets have been updated.
     Assets,
+    /// Something has happened that somebody may want to know.
+    Notification,
     /// A data migration was resumed, or has new rows.
     Migrations,
 }

@@ -44,7 +44,7 @@ impl OldRuns {
 }
 
 /// Selects the [`OldRuns`], which are the first three parameters. These stay whatever the limits are: the newest run of
-/// each type, which the next run of an asset-triggered DAG begins at; the runs that `depends_on_past` of an unfinished
+/// each type, which the next run of an asset-triggered DAG begins at; the newest that stands for a scheduled one; the runs that `depends_on_past` of an unfinished
 /// run, of the next scheduled one and of a later one refers to (see `previous_run`); runs of a backfill that is not
 /// complete; runs with tries that are still being stopped, or with callbacks that are due.
 const OLD_RUNS: &str = "
@@ -64,6 +64,7 @@ const OLD_RUNS: &str = "
         UNION SELECT run_id FROM dag_run JOIN (
                   SELECT run_type, max(run_after) AS run_after FROM dag_run WHERE dag_id = $1 GROUP BY run_type) newest
               USING (run_type, run_after) WHERE dag_id = $1
+        UNION (SELECT run_id FROM dag_run WHERE dag_id = $1 AND stands_for_scheduled ORDER BY logical_date DESC LIMIT 1)
         UNION SELECT r.run_id FROM dag_run r JOIN backfill b ON b.id = r.backfill_id
               WHERE r.dag_id = $1 AND b.completed_at IS NULL
         UNION SELECT run_id FROM task_try WHERE dag_id = $1 AND state = 'running'
@@ -120,6 +121,8 @@ pub struct OldRows {
     pub table: Table,
     pub before: Timestamp,
     pub dag_ids: Option<Vec<String>>,
+    /// Not of these DAGs.
+    pub except: Vec<String>,
 }
 
 impl OldRows {
@@ -128,25 +131,28 @@ impl OldRows {
         Some(match self.table {
             Table::Log => {
                 "SELECT ctid FROM event_log
-                 WHERE created_at < $1 AND ($2::text[] IS NULL OR dag_id = ANY ($2)) ORDER BY created_at"
+                 WHERE created_at < $1 AND ($2::text[] IS NULL OR dag_id = ANY ($2)) AND coalesce(dag_id, '') <> ALL ($3::text[]) ORDER BY created_at"
             }
-            // An event stays while a DAG may still read it for its next run (see `assets::make_run`), while a
-            // partition waits, and while it is the newest of its asset.
+            // An event stays while a DAG may still read it for its next run (see `assets::make_run`), while a run that
+            // it has triggered stays, while a partition waits, and while it is the newest of its asset.
             Table::AssetEvent => {
                 "SELECT e.ctid FROM asset_event e JOIN asset a ON a.id = e.asset_id
-                 WHERE e.happened_at < $1 AND ($2::text[] IS NULL OR e.source_dag_id = ANY ($2))
+                 WHERE e.happened_at < $1 AND ($2::text[] IS NULL OR e.source_dag_id = ANY ($2)) AND coalesce(e.source_dag_id, '') <> ALL ($3::text[])
                    AND NOT EXISTS (SELECT FROM asset_partition_event p WHERE p.event_id = e.id)
+                   AND NOT EXISTS (SELECT FROM dag_run_asset_event l WHERE l.event_id = e.id)
                    AND EXISTS (SELECT FROM asset_event n WHERE n.asset_id = e.asset_id AND n.happened_at > e.happened_at)
                    AND NOT EXISTS (
                        SELECT FROM dag_asset s WHERE s.role = 'schedule'
-                         AND (s.name = a.name OR s.uri = a.uri OR s.kind = 'alias' AND s.name = ANY (e.aliases))
+                         AND (s.name = a.name OR s.uri = a.uri OR s.kind = 'alias' AND EXISTS (
+                             SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
+                             WHERE n.name = s.name AND l.asset_id = a.id))
                          AND e.happened_at > coalesce((SELECT max(run_after) FROM dag_run r
                              WHERE r.dag_id = s.dag_id AND r.run_type = 'asset_triggered'), '-infinity'))
                  ORDER BY e.happened_at"
             }
             Table::DagVersion => {
                 "SELECT v.ctid FROM dag_version v
-                 WHERE v.created_at < $1 AND ($2::text[] IS NULL OR v.dag_id = ANY ($2))
+                 WHERE v.created_at < $1 AND ($2::text[] IS NULL OR v.dag_id = ANY ($2)) AND coalesce(v.dag_id, '') <> ALL ($3::text[])
                    AND NOT EXISTS (SELECT FROM dag d WHERE d.current_version_id = v.id)
                    AND NOT EXISTS (SELECT FROM dag_run r WHERE r.dag_version_id = v.id)
                    AND EXISTS (SELECT FROM dag_version n
@@ -156,8 +162,8 @@ impl OldRows {
         })
     }
 
-    fn parameters(&self) -> [&(dyn ToSql + Sync); 2] {
-        [&self.before, &self.dag_ids]
+    fn parameters(&self) -> [&(dyn ToSql + Sync); 3] {
+        [&self.before, &self.dag_ids, &self.except]
     }
 
     /// The table's name in the datastore.
@@ -175,9 +181,9 @@ pub async fn count_old_rows(client: &impl GenericClient, old: &OldRows) -> Resul
 /// Removes at most `limit` old rows; returns how many.
 pub async fn remove_old_rows(client: &impl GenericClient, old: &OldRows, limit: i64) -> Result<u64> {
     let Some(select) = old.select() else { return Ok(0) };
-    let query = format!("DELETE FROM {} WHERE ctid = ANY (ARRAY({select} LIMIT $3))", old.relation());
-    let [before, dag_ids] = old.parameters();
-    Ok(client.execute(&query, &[before, dag_ids, &limit]).await?)
+    let query = format!("DELETE FROM {} WHERE ctid = ANY (ARRAY({select} LIMIT $4))", old.relation());
+    let [before, dag_ids, except] = old.parameters();
+    Ok(client.execute(&query, &[before, dag_ids, except, &limit]).await?)
 }
 
 /// Removes what old runs and versions leave behind: backfills that were completed before `before` and have no run any
@@ -232,10 +238,12 @@ pub async fn reclaim_space(client: &ClientWrapper) -> Result<()> {
     for table in GROWING {
         client.batch_execute(&format!("VACUUM (ANALYZE) {table}")).await?;
         let query = "
-            SELECT pg_total_relation_size(c.oid), (c.reltuples * (
-                SELECT coalesce(sum(s.avg_width), 0) + 60 FROM pg_stats s
-                WHERE s.schemaname = 'public' AND s.tablename = c.relname))::bigint
-            FROM pg_class c WHERE c.oid = $1::text::regclass";
+            SELECT pg_table_size(c.oid), (
+                greatest(c.reltuples, 0) * (SELECT coalesce(sum(s.avg_width), 0) + 60 FROM pg_stats s
+                                            WHERE s.schemaname = 'public' AND s.tablename = c.relname)
+                -- Values that are stored apart, in chunks of 2 kB.
+                + greatest(coalesce(t.reltuples, 0), 0) * 2100)::bigint
+            FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid WHERE c.oid = $1::text::regclass";
         let (size, used): (i64, i64) = fetch_one(client, query, &[&table]).await?;
         if used <= MAX_REWRITTEN && size - 2 * used >= MIN_FREED {
             // Gives up rather than make requests wait behind it.

@@ -10,6 +10,8 @@ pub mod history;
 pub mod instance;
 pub(crate) mod instance_key;
 pub mod list;
+pub mod metrics;
+pub mod notifications;
 pub mod pools;
 mod refused;
 pub mod request_keys;

@@ -1,4 +1,4 @@
-//! Copies a run with everything that belongs to it from another database of the same schema.
+//! Copies a run with its tasks and their values from another database of the same schema.
 
 use super::{Result, StoreError};
 use crate::model::keys::RunKey;
@@ -17,11 +17,22 @@ const TABLES: [&str; 8] = [
     "task_state",
 ];
 
-/// Copies the run; returns the number of its task instances, or `None` if `source` does not have it. A DAG that does not
+/// True if the run exists and has ended: one that runs must not run again where it is copied to.
+pub async fn has_ended(client: &Client, run: &RunKey) -> Result<bool> {
+    let query = "SELECT FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND state IN ('success', 'failed')
+                 AND NOT EXISTS (SELECT FROM task_try t WHERE t.dag_id = $1 AND t.run_id = $2 AND t.state = 'running')";
+    Ok(client.query_opt(query, &[&run.dag_id, &run.run_id]).await?.is_some())
+}
+
+/// Copies a run that has ended; returns the number of its task instances, or `None` if `source` does not have it. A DAG that does not
 /// exist any more is added as inactive. The version of the run is copied too, unless it is still there.
 pub async fn copy(source: &Client, target: &mut Client, run: &RunKey) -> Result<Option<u64>> {
     let Some(mut row) = object(source, "dag_run", run).await? else { return Ok(None) };
     let transaction = target.transaction().await?;
+    let same_date = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND logical_date = $2::text::timestamptz";
+    if let Some(other) = transaction.query_opt(same_date, &[&run.dag_id, &row["logical_date"].as_str()]).await? {
+        return Err(StoreError::AlreadyExists { what: "a run of this logical date,", id: other.get(0) });
+    }
     copy_dag(source, &transaction, &run.dag_id).await?;
     if let Some(version) = row["dag_version_id"].as_i64() {
         row["dag_version_id"] = copy_version(source, &transaction, version).await?.into();
@@ -63,7 +74,16 @@ async fn copy_version(source: &Client, target: &Transaction<'_>, id: i64) -> Res
     if target.query_opt(has_environment, &[&environment]).await?.is_none() {
         version["environment"] = Value::Null;
     }
-    insert(target, "dag_version", &format!("[{version}]"), "ON CONFLICT DO NOTHING").await?;
+    let columns: Vec<&str> = version.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let columns = columns.into_iter().filter(|name| *name != "id").collect::<Vec<_>>().join(", ");
+    // A version of another history may have the same number.
+    let number = "(SELECT coalesce(max(version_number), 0) + 1 FROM dag_version o WHERE o.dag_id = v.dag_id)";
+    let values = columns.replace("version_number", number);
+    let query = format!(
+        "INSERT INTO dag_version ({columns}) SELECT {values} FROM json_populate_record(NULL::dag_version, $1::text::json) v
+         ON CONFLICT DO NOTHING"
+    );
+    target.execute(&query, &[&version.to_string()]).await?;
     let query = "SELECT id FROM dag_version WHERE dag_id = $1 AND source_hash = $2";
     let same = target.query_opt(query, &[&version["dag_id"].as_str(), &version["source_hash"].as_str()]).await?;
     Ok(same.map(|row| row.get(0)))

@@ -97,7 +97,7 @@ pub enum OperationError {
     NothingToBackUp,
     #[error("the run {} of {} exists", .0.run_id, .0.dag_id)]
     RunExists(RunKey),
-    #[error("no archive of removed history has the run {} of {}", .0.run_id, .0.dag_id)]
+    #[error("no archive of removed history has the run {} of {} with its end", .0.run_id, .0.dag_id)]
     RunNotArchived(RunKey),
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -53,20 +53,31 @@ pub async fn restore_run(
     };
     for archive in archives {
         let input = Input { path: archive.clone(), keys: keys.clone() };
-        let rehearsal = Rehearsal::restore(home, access, &input, context.version, context.reporter).await;
-        let rehearsal = rehearsal.map_err(|error| datastore.explain(error))?;
+        let rehearsal = match Rehearsal::restore(home, access, &input, context.version, context.reporter).await {
+            Ok(rehearsal) => rehearsal,
+            Err(error) if file.is_none() && error.is_refusal() => {
+                context.warn(format!("{} cannot be restored: {error}", archive.display()));
+                continue;
+            }
+            Err(error) => return Err(datastore.explain(error)),
+        };
         let login = Login { database: rehearsal.database(), ..access.application() };
         let copied = async {
             let loaded = access.connect(&login).await?;
-            Ok::<_, OperationError>(restored_run::copy(&loaded, &mut live, run).await?)
-        };
-        let copied = copied.await;
-        rehearsal.remove(home, access, context.reporter).await;
-        if let Some(task_instances) = copied? {
+            if !restored_run::has_ended(&loaded, run).await? {
+                return Ok(None);
+            }
+            // Before the run, so that a repeated command completes the logs.
             let folder = task_log::folder_of_run(home, &run.dag_id, &run.run_id);
             let mut logs = RunLogs::new(home.task_logs(), &folder);
             read(&input, &mut logs, context.reporter)?;
-            return Ok(RestoredRun { archive, task_instances, logs: logs.count });
+            let task_instances = restored_run::copy(&loaded, &mut live, run).await?.unwrap_or(0);
+            Ok::<_, OperationError>(Some(RestoredRun { archive: archive.clone(), task_instances, logs: logs.count }))
+        };
+        let copied = copied.await;
+        rehearsal.remove(home, access, context.reporter).await;
+        if let Some(restored) = copied? {
+            return Ok(restored);
         }
     }
     Err(OperationError::RunNotArchived(run.clone()))
@@ -80,7 +91,7 @@ fn archives(context: &OperationContext<'_>) -> Result<Vec<PathBuf>, OperationErr
     Ok(paths.filter(|path| backup_names::is_history_archive(path)).collect())
 }
 
-/// Takes the logs of one run out of a backup. Files that are there already stay.
+/// Takes the logs of one run out of a backup.
 struct RunLogs {
     task_logs: PathBuf,
     /// Beginning of the paths in the backup.
@@ -102,10 +113,9 @@ impl Sink for RunLogs {
         let Some(below) = entry.path.strip_prefix(TASK_LOGS).filter(|_| is_log) else { return Ok(()) };
         let path = self.task_logs.join(below.trim_start_matches('/'));
         files::create_private_dir(path.parent().unwrap_or(&self.task_logs))?;
-        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Ok(mut file) => io::copy(content, &mut file).map(|_| self.count += 1),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
-        }
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        io::copy(content, &mut file)?;
+        self.count += 1;
+        Ok(())
     }
 }

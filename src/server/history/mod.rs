@@ -14,32 +14,37 @@ use crate::http::api_error::ApiError;
 use crate::release::own_program;
 use crate::state::Core;
 use crate::state::database::DatastoreError;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use leoflow_base::config::HistorySettings;
 use leoflow_base::home::Home;
-use leoflow_base::home::backup_names::{self, HISTORY_PREFIX};
+use leoflow_base::home::backup_names::HISTORY_PREFIX;
 use leoflow_base::home::operations::{Operation, Status};
+use leoflow_base::home::upkeep;
 use leoflow_base::protocol::task_log;
-use leoflow_base::sys::fs::{files, folders};
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{blocking, checkpoint, mutex};
+use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::history::{self, OldRuns, Table};
+use leoflow_engine::store::notifications;
 use plan::{Plan, PlanError, Request};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// Duration of a removal that the number of runs in it is adapted to, and the pause after it.
 const BATCH_TIME: Duration = Duration::from_millis(80);
 const PAUSE: Duration = Duration::from_millis(25);
 const FIRST_RUNS: usize = 8;
 const MAX_RUNS: usize = 500;
-const ROWS: i64 = 5_000;
+const ROWS: i64 = 10_000;
 
+/// How long notifications and their deliveries are kept.
+const NOTIFICATIONS_KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Time between two archives of scheduled clean-ups.
-const ARCHIVE_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3600);
+const ARCHIVE_INTERVAL: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 #[derive(Debug, thiserror::Error)]
 pub enum CleanError {
@@ -53,6 +58,8 @@ pub enum CleanError {
     Datastore(#[from] DatastoreError),
     #[error("failed to remove task logs: {0}")]
     Logs(io::Error),
+    #[error("cannot write run/upkeep.json: {0}")]
+    Record(io::Error),
 }
 
 impl From<CleanError> for ApiError {
@@ -62,7 +69,7 @@ impl From<CleanError> for ApiError {
             CleanError::Plan(error @ PlanError::UnknownDag(_)) => Self::not_found(error.to_string()),
             CleanError::Plan(error) => Self::bad_request(error.to_string()),
             error @ (CleanError::Running | CleanError::Archive(_)) => Self::conflict(error.to_string()),
-            error @ CleanError::Logs(_) => Self::internal(&error),
+            error @ (CleanError::Logs(_) | CleanError::Record(_)) => Self::internal(&error),
         }
     }
 }
@@ -100,6 +107,15 @@ pub struct Progress {
     pub error: Option<String>,
 }
 
+/// A clean-up that runs until this is dropped.
+struct Running<'a>(&'a Cleaner);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.change(|progress| progress.is_running = false);
+    }
+}
+
 /// Runs one clean-up at a time.
 #[derive(Default)]
 pub struct Cleaner(Mutex<Progress>);
@@ -127,36 +143,48 @@ impl Cleaner {
     /// Starts a clean-up; [`Self::progress`] has its outcome. Fails if the request is invalid.
     pub async fn start(self: &Arc<Self>, core: &Arc<Core>, request: Request) -> Result<(), CleanError> {
         let plan = Plan::new(core, &request, Timestamp::now()).await?;
+        // Without a date, the settings decide about the archive too.
+        let by_settings = request.before.is_none() && core.config().is_some_and(|config| config.history.archive);
+        let archive = request.archive || by_settings;
         self.begin()?;
         let (cleaner, core) = (self.clone(), core.clone());
         tokio::task::spawn_local(async move {
-            let _ = cleaner.perform(&core, &plan, request.archive).await;
+            let _ = cleaner.perform(&core, &plan, archive).await;
         });
         Ok(())
     }
 
     /// Removes what the settings do not keep. With archives, which are whole backups, runs are removed once in a while.
     pub async fn clean_on_schedule(&self, core: &Core, settings: &HistorySettings) -> Result<(), CleanError> {
-        let archive = !settings.without_archive;
-        let home = core.home.clone();
-        let newest = blocking::run(move || newest_archive(&home)).await.ok().flatten();
-        let is_recent = newest.and_then(|written| written.elapsed().ok()).is_some_and(|age| age < ARCHIVE_INTERVAL);
-        let tables = if archive && is_recent { vec![Table::TaskLogs] } else { Vec::new() };
-        let request = Request { before: None, dag_ids: Vec::new(), exclude_dag_ids: Vec::new(), tables, archive };
+        let (home, now) = (core.home.clone(), Timestamp::now());
+        let client = core.database.get().await?;
+        let before = now.checked_sub(NOTIFICATIONS_KEPT).unwrap_or(now);
+        notifications::remove_old(&*client, before).await.map_err(DatastoreError::from)?;
+        drop(client);
+        let archived_at = blocking::run(move || upkeep::read(&home)?.archived_at).await.ok().flatten();
+        let is_recent = archived_at.is_some_and(|at| now.duration_since(at) < ARCHIVE_INTERVAL);
+        let archive = settings.archive && !is_recent;
+        let tables = if settings.archive && is_recent { vec![Table::TaskLogs] } else { Vec::new() };
+        let request =
+            Request { before: None, dag_ids: Vec::new(), exclude_dag_ids: Vec::new(), tables, archive: false };
         let plan = match Plan::new(core, &request, Timestamp::now()).await {
             Err(PlanError::NoLimit) => return Ok(()),
             plan => plan?,
         };
         self.begin()?;
-        self.perform(core, &plan, archive).await
+        self.perform(core, &plan, archive).await?;
+        if self.progress().archive.is_some() {
+            upkeep::note_archived(&core.home, now).map_err(CleanError::Record)?;
+        }
+        Ok(())
     }
 
     async fn perform(&self, core: &Core, plan: &Plan, archive: bool) -> Result<(), CleanError> {
+        // Ends also when this task is aborted, or panics.
+        let running = Running(self);
         let outcome = self.remove(core, plan, archive).await;
-        self.change(|progress| {
-            progress.is_running = false;
-            progress.error = outcome.as_ref().err().map(ToString::to_string);
-        });
+        self.change(|progress| progress.error = outcome.as_ref().err().map(ToString::to_string));
+        drop(running);
         outcome
     }
 
@@ -189,7 +217,7 @@ impl Cleaner {
         self.remove_logs(core, plan).await?;
         self.change(|progress| progress.step = "returning disk space");
         let client = core.database.get().await?;
-        if let Some(before) = plan.old_rows.first().map(|rows| rows.before) {
+        if let Some(before) = plan.old_rows.first().map(|rows| rows.before).filter(|_| plan.is_unrestricted) {
             history::remove_remains(&*client, before).await.map_err(DatastoreError::from)?;
         }
         if runs > 0 || !self.progress().removed.rows.is_empty() {
@@ -223,7 +251,13 @@ impl Cleaner {
     }
 
     async fn remove_logs(&self, core: &Core, plan: &Plan) -> Result<(), CleanError> {
-        let excess = old_logs(core, plan).await?;
+        let mut excess = old_logs(core, plan).await?;
+        if excess.is_empty() {
+            return Ok(());
+        }
+        // Measuring takes a while, in which a run may have been cleared.
+        let unfinished = unfinished_logs(core).await?;
+        excess.retain(|(folder, _)| !unfinished.contains(folder));
         let freed = blocking::run(move || task_logs::remove(excess)).await.map_err(io::Error::other);
         let freed = freed.and_then(|freed| freed).map_err(CleanError::Logs)?;
         self.change(|progress| progress.removed.task_logs_bytes += freed);
@@ -301,20 +335,19 @@ async fn remove_batch(
     Ok((removed, took))
 }
 
-async fn old_logs(core: &Core, plan: &Plan) -> Result<Vec<(PathBuf, u64)>, CleanError> {
+/// The folders with the logs of unfinished runs.
+async fn unfinished_logs(core: &Core) -> Result<HashSet<PathBuf>, CleanError> {
     let client = core.database.get().await?;
     let unfinished = history::unfinished_runs(&*client).await.map_err(DatastoreError::from)?;
-    drop(client);
+    let folder = |run: &RunKey| task_log::folder_of_run(&core.home, &run.dag_id, &run.run_id);
+    Ok(unfinished.iter().map(folder).collect())
+}
+
+async fn old_logs(core: &Core, plan: &Plan) -> Result<Vec<(PathBuf, u64)>, CleanError> {
+    let unfinished = unfinished_logs(core).await?;
     let (home, limits) = (core.home.clone(), plan.logs.clone());
     let excess = blocking::run(move || task_logs::excess(&home, &limits, &unfinished)).await.map_err(io::Error::other);
     excess.and_then(|excess| excess).map_err(CleanError::Logs)
-}
-
-/// When the newest archive was written.
-fn newest_archive(home: &Home) -> Option<SystemTime> {
-    let backups = folders::entries(&home.backups()).ok()?;
-    let archives = backups.into_iter().filter(|path| backup_names::is_history_archive(path));
-    archives.filter_map(|path| path.metadata().ok()?.modified().ok()).max()
 }
 
 /// Creates a backup that automatic removals of backups leave alone, and test-restores it.
@@ -331,7 +364,12 @@ async fn create_archive(home: &Home) -> Result<PathBuf, String> {
     let verified = own_program::perform(home, "verify", ["lite", "backups", "verify", &path_text]).await;
     let verified = succeeded(verified)?;
     let proof = &verified["backups"][0]["last_verified"];
-    match (proof["ok"] == true && proof["quick"] == false, proof["unopened"] == true) {
+    let is_proven = proof["ok"] == true && proof["quick"] == false;
+    if !is_proven {
+        // It takes space and holds nothing that is going to be removed.
+        files::remove_any(&path).map_err(|error| format!("{path_text}: {error}"))?;
+    }
+    match (is_proven, proof["unopened"] == true) {
         (true, _) => Ok(path),
         (false, true) => Err(format!(
             "the backup {path_text} is encrypted and cannot be test-restored here: set backup.identity, or history.archive \

@@ -36,11 +36,14 @@ pub enum PlanError {
     UnknownDag(String),
     #[error("no limit is set: pass a date with --before, or set history.keep_days or history.keep_runs")]
     NoLimit,
+    #[error("an archive holds runs, not task logs alone: select another table too, or leave --archive out")]
+    NothingToArchive,
     #[error(transparent)]
     Datastore(#[from] DatastoreError),
 }
 
-/// Which task logs are removed: those of runs that ended before a time, and the oldest above a total size.
+/// Which task logs are removed: those of runs whose logs were last written before a time, and the oldest above a total
+/// size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogLimits {
     pub before: Option<Timestamp>,
@@ -56,6 +59,8 @@ pub struct Plan {
     pub old_runs: Vec<OldRuns>,
     pub old_rows: Vec<OldRows>,
     pub logs: LogLimits,
+    /// True for all DAGs and tables.
+    pub is_unrestricted: bool,
 }
 
 impl Plan {
@@ -82,14 +87,20 @@ impl Plan {
             (Some(before), _) => Self::before(before, dags, dag_ids),
             (None, Some(settings)) => {
                 let plan = Self::of_settings(settings, dags, dag_ids, now);
-                // A parse of every project's settings; the files are small.
                 if plan.is_empty() { return Err(PlanError::NoLimit) } else { plan }
             }
             (None, None) => return Err(PlanError::NoLimit),
         };
         if !request.tables.is_empty() {
             plan.keep_tables(&request.tables);
+            if request.before.is_some() && request.tables.contains(&Table::TaskLogs) {
+                plan.logs.before = request.before;
+            }
         }
+        if request.archive && plan.run_tables.is_empty() && plan.old_rows.is_empty() {
+            return Err(PlanError::NothingToArchive);
+        }
+        plan.is_unrestricted = !is_restricted && request.tables.is_empty();
         Ok(plan)
     }
 
@@ -98,8 +109,10 @@ impl Plan {
         Self {
             run_tables: vec![Table::DagRun],
             old_runs: old_runs.collect(),
-            old_rows: old_rows(before, dag_ids.as_ref()),
-            logs: LogLimits { before: Some(before), max_bytes: None, dag_ids },
+            old_rows: old_rows(before, dag_ids.as_ref(), &[]),
+            // The logs of removed runs go with them; those of runs that stay go only by request.
+            logs: LogLimits { before: None, max_bytes: None, dag_ids },
+            is_unrestricted: true,
         }
     }
 
@@ -115,7 +128,7 @@ impl Plan {
             now.checked_sub(SignedDuration::try_from_hours(hours)?).ok()
         };
         let general = settings.history.runs;
-        let mut by_folder = BTreeMap::new();
+        let (mut by_folder, mut with_own_limits) = (BTreeMap::new(), Vec::new());
         let old_runs = dags.into_iter().filter_map(|(dag_id, file)| {
             let own = settings.workspace.as_deref().and_then(|workspace| {
                 leoflow_python::folders(workspace, Path::new(&file)).into_iter().find_map(|folder| {
@@ -123,6 +136,9 @@ impl Plan {
                 })
             });
             let own = own.filter(|(only, _)| only.as_ref().is_none_or(|only| *only == dag_id));
+            if own.is_some() {
+                with_own_limits.push(dag_id.clone());
+            }
             let Retention { keep_days, keep_runs } = own.map_or(general, |(_, retention)| retention);
             let ended_before = match (keep_days, keep_runs) {
                 (Some(days), _) => days_ago(days)?,
@@ -137,12 +153,13 @@ impl Plan {
         Self {
             run_tables: if old_runs.is_empty() { Vec::new() } else { vec![Table::DagRun] },
             old_runs,
-            old_rows: before.map(|before| old_rows(before, dag_ids.as_ref())).unwrap_or_default(),
+            old_rows: before.map(|before| old_rows(before, dag_ids.as_ref(), &with_own_limits)).unwrap_or_default(),
             logs: LogLimits {
                 before: settings.history.task_logs_days.and_then(days_ago),
                 max_bytes: settings.history.task_logs_bytes,
                 dag_ids,
             },
+            is_unrestricted: true,
         }
     }
 
@@ -165,16 +182,21 @@ impl Plan {
     }
 }
 
-fn old_rows(before: Timestamp, dag_ids: Option<&Vec<String>>) -> Vec<OldRows> {
+fn old_rows(before: Timestamp, dag_ids: Option<&Vec<String>>, except: &[String]) -> Vec<OldRows> {
     // Events before versions: their runs are gone by then.
     let tables = [Table::Log, Table::AssetEvent, Table::DagVersion];
-    tables.map(|table| OldRows { table, before, dag_ids: dag_ids.cloned() }).into()
+    tables.map(|table| OldRows { table, before, dag_ids: dag_ids.cloned(), except: except.to_vec() }).into()
 }
 
-/// The `history` of a project's settings, with the DAG that they are for if they name one; `None` without. Settings
-/// that are invalid remove nothing that the general ones would keep: they are reported where they are edited.
+/// The `history` of a project's settings, with the DAG that they are for if they name one; `None` without. Settings that
+/// are invalid may have had longer limits, so nothing of their project is removed.
 fn project_retention(folder: &Path) -> Option<(Option<String>, Retention)> {
-    let settings = leoflow_yaml::load(folder).ok().flatten()?;
-    let retention = leoflow_yaml::retention(&settings)?;
-    Some((settings["dag_id"].as_str().map(str::to_owned), retention))
+    match leoflow_yaml::load(folder) {
+        Ok(settings) => {
+            let settings = settings?;
+            let retention = leoflow_yaml::retention(&settings)?;
+            Some((settings["dag_id"].as_str().map(str::to_owned), retention))
+        }
+        Err(_) => Some((None, Retention::default())),
+    }
 }

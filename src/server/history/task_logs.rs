@@ -6,7 +6,6 @@ use leoflow_base::home::{DELETED_TASK_LOGS, Home};
 use leoflow_base::protocol::task_log;
 use leoflow_base::sys::fs::disk_usage::{self, Limits};
 use leoflow_base::sys::fs::{files, folders};
-use leoflow_engine::model::keys::RunKey;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -23,14 +22,12 @@ struct RunLogs {
 
 const NO_LIMITS: Limits = Limits { entries: usize::MAX, time: Duration::from_secs(3600) };
 
-/// Lists the folders of logs over the limits, oldest first, with their sizes in bytes. Logs of `unfinished` runs stay.
-/// Blocks.
-pub fn excess(home: &Home, limits: &LogLimits, unfinished: &[RunKey]) -> io::Result<Vec<(PathBuf, u64)>> {
+/// Lists the folders of logs over the limits, oldest first, with their sizes in bytes. The folders of `unfinished` runs
+/// stay. Blocks.
+pub fn excess(home: &Home, limits: &LogLimits, unfinished: &HashSet<PathBuf>) -> io::Result<Vec<(PathBuf, u64)>> {
     if limits.before.is_none() && limits.max_bytes.is_none() {
         return Ok(Vec::new());
     }
-    let unfinished: HashSet<PathBuf> =
-        unfinished.iter().map(|run| task_log::folder_of_run(home, &run.dag_id, &run.run_id)).collect();
     let dags = match &limits.dag_ids {
         Some(dag_ids) => dag_ids.iter().map(|dag_id| task_log::folder_of_dag(home, dag_id)).collect(),
         None => folders::entries(&home.task_logs())?,
@@ -61,8 +58,12 @@ pub fn excess(home: &Home, limits: &LogLimits, unfinished: &[RunKey]) -> io::Res
 fn newest_file(folder: &Path) -> io::Result<SystemTime> {
     let mut newest = SystemTime::UNIX_EPOCH;
     for path in folders::entries(folder)? {
-        let meta = fs::symlink_metadata(&path)?;
-        newest = newest.max(if meta.is_dir() { newest_file(&path)? } else { meta.modified()? });
+        match fs::symlink_metadata(&path) {
+            Ok(meta) => newest = newest.max(if meta.is_dir() { newest_file(&path)? } else { meta.modified()? }),
+            // The run was deleted meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(newest)
 }
@@ -98,7 +99,7 @@ mod tests {
             let written = base + Duration::from_secs(index as u64);
             fs::File::options().write(true).open(&log).unwrap().set_modified(written).unwrap();
         }
-        let running = [RunKey { dag_id: "dag".to_owned(), run_id: "a".to_owned() }];
+        let running = HashSet::from([task_log::folder_of_run(&home, "dag", "a")]);
         let names = |limits: &LogLimits| {
             let excess = excess(&home, limits, &running).unwrap();
             excess.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()

@@ -9,6 +9,8 @@ pub mod docs_pages;
 pub mod environments;
 pub mod history;
 pub mod local;
+pub mod metrics;
+pub mod notifications;
 pub mod overview;
 mod queue;
 pub mod releases;
@@ -42,6 +44,7 @@ pub fn page_routes(state: &AppState) -> Routes {
         .route("/lite/backups", get(backups::backups_page).post(backups::make_for_page))
         .route("/lite/backups/{name}/verify", post(backups::verify_for_page))
         .route("/lite/backups/{name}/restore", post(backups::restore_for_page))
+        .route("/lite/notifications", get(notifications::notifications_page))
         .route("/lite/releases", get(releases::releases_page))
         .route("/lite/releases/upgrade", post(upgrades::upgrade_for_page))
         .route("/lite/doctor", get(releases::doctor_page))
@@ -71,6 +74,8 @@ pub fn own_routes(state: &AppState) -> Routes {
         .route("/api/lite/backups/{name}/verify", post(backups::verify))
         .route("/api/lite/history/clean", get(history::progress).post(history::clean))
         .route("/api/lite/history/clean/preview", post(history::preview))
+        .route("/api/lite/notify/deliveries", get(notifications::deliveries))
+        .route("/api/lite/notify/test", post(notifications::test))
         .route("/api/lite/operations/{id}", get(backups::operation))
         .route("/api/lite/restore", post(backups::restore))
         .route("/api/lite/version", get(upgrades::version))

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use cookie::Cookie;
 use leoflow_base::auth::api_token::{ApiToken, Scope};
 use leoflow_base::auth::token::{Bearer, Claims};
+use leoflow_base::sys::user;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -132,6 +133,23 @@ fn permits(scope: Scope, request: &Request) -> bool {
 pub async fn require_token(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
     PresentedTokens::of(&auth, &request).access(&auth).await.run(request, next, |_| unauthorized()).await
 }
+
+/// Like `require_token`, but lets processes of this user and of root on this machine through without a token, unless they
+/// are proxies that forward requests of others.
+pub async fn require_token_or_own_user(State(auth): State<Arc<Auth>>, request: Request, next: Next) -> Response {
+    let is_forwarded = FORWARDED.iter().any(|name| request.headers().contains_key(*name));
+    let uid = match request.extensions().get::<Peer>().cloned() {
+        Some(peer) if !is_forwarded => peer.uid().await,
+        _ => None,
+    };
+    match uid {
+        Some(uid) if uid == 0 || uid == user::effective_uid() => next.run(request).await,
+        _ => require_token(State(auth), request, next).await,
+    }
+}
+
+/// Headers that proxies add.
+const FORWARDED: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
 
 fn unauthorized() -> Response {
     let mut response = ApiError::unauthorized().into_response();

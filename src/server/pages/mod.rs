@@ -31,6 +31,7 @@ const ASSETS: &[Asset] = assets! {
     "templates/docs_page.html"
     "templates/doctor.html"
     "templates/login.html"
+    "templates/notifications.html"
     "templates/operation.html"
     "templates/releases.html"
     "templates/status.html"
@@ -83,7 +84,7 @@ pub fn page(name: &str, instance: &str, mut context: Value) -> Result<Html<Strin
 }
 
 /// Converts JSON to a template's value. Serde would turn numbers of arbitrary precision into maps.
-fn template_value(value: &Value) -> TemplateValue {
+pub fn template_value(value: &Value) -> TemplateValue {
     match value {
         Value::Null => TemplateValue::from(()),
         Value::Bool(flag) => TemplateValue::from(*flag),

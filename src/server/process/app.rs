@@ -7,7 +7,7 @@ use crate::app_state::AppState;
 use crate::http::api_error::ApiError;
 use crate::http::body::{MAX_BODY_BYTES, read_body};
 use crate::http::{guard, large};
-use crate::lite::status;
+use crate::lite::{metrics, status};
 use crate::login::{auth, tokens};
 use crate::{api, dag_files, lite, pages, task, ui};
 use axum::Router;
@@ -23,7 +23,7 @@ const ANONYMOUS_BODY_BYTES: usize = 16 * 1024;
 
 /// All routes. The listeners add the [`Caller`](crate::http::caller::Caller) to each request.
 pub fn router(state: AppState) -> Router {
-    open_routes()
+    open_routes(&state)
         .merge(authorized_routes(&state))
         .merge(lite::page_routes(&state))
         .merge(docs_routes(&state))
@@ -43,9 +43,12 @@ pub fn router(state: AppState) -> Router {
 }
 
 /// Routes that need no login.
-fn open_routes() -> Routes {
+fn open_routes(state: &AppState) -> Routes {
     Router::new()
         .route("/api/healthz", get(health::healthz))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::healthz))
+        .merge(metrics_routes(state))
         .merge(api::open_routes().router)
         .route("/auth/token", post(auth::token))
         .route("/auth/token/cli", post(auth::token))
@@ -54,6 +57,13 @@ fn open_routes() -> Routes {
         .route("/lite/static/{name}", get(pages::static_file))
         .merge(ui::static_routes())
         .layer(DefaultBodyLimit::max(ANONYMOUS_BODY_BYTES))
+}
+
+/// Metrics; see [`tokens::require_token_or_own_user`].
+fn metrics_routes(state: &AppState) -> Routes {
+    Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .layer(from_fn_with_state(state.auth.clone(), tokens::require_token_or_own_user))
 }
 
 /// The OpenAPI document, and the page that shows it.

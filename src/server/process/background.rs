@@ -7,6 +7,7 @@ use crate::dag_code::child_slots::ChildSlots;
 use crate::dag_code::questions::Questions;
 use crate::dag_files;
 use crate::history::deleted_logs;
+use crate::notify;
 use crate::release::ui_component;
 use leoflow_engine::scheduler;
 use leoflow_postgres::Endpoint;
@@ -54,14 +55,15 @@ impl Background {
         self.helpers.push(spawn_local(state.environments.clone().ensure_plain_python()));
         self.helpers.push(spawn_local(upkeep::run(state.clone())));
         self.helpers.push(spawn_local(deleted_logs::settle_leftovers(state.core.clone())));
+        self.helpers.push(spawn_local(notify::run(state.core.clone())));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));
         self.helpers.push(spawn_local(ui_component::install(state.core.home.clone(), state.release.ui.clone())));
         let state = state.clone();
         self.scheduler = Some(spawn_local(async move {
             let (on_event, on_beat) =
                 (|event: Option<&_>| state.core.changes.publish(event), || state.core.phase.scheduler_beat.beat());
-            scheduler::run::run(&endpoint, &application, on_event, on_beat, DagCodeEvaluator(state.dag_code.clone()))
-                .await;
+            let (totals, evaluator) = (&state.core.totals, DagCodeEvaluator(state.dag_code.clone()));
+            scheduler::run::run(&endpoint, &application, totals, on_event, on_beat, evaluator).await;
         }));
     }
 

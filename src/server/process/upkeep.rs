@@ -90,8 +90,7 @@ async fn run_due_job(state: &AppState, started: Timestamp, awake_since: &mut Ins
     if awake_since.elapsed() >= AWAKE_INTERVAL {
         jobs = note_awake(state, now, awake_since)?;
     }
-    let due =
-        next_due((&settings.0, &settings.1), &jobs, awake_since.elapsed(), started, &now.to_zoned(TimeZone::system()));
+    let due = next_due(&settings.0, &jobs, awake_since.elapsed(), started, &now.to_zoned(TimeZone::system()));
     let Some((kind, due_at)) = due else { return Ok(poll_interval()) };
     if let Ok(remaining @ 1..) = u64::try_from(due_at.duration_since(now).as_millis()) {
         return Ok(Duration::from_millis(remaining).min(poll_interval()));
@@ -99,7 +98,10 @@ async fn run_due_job(state: &AppState, started: Timestamp, awake_since: &mut Ins
     jobs = note_awake(state, now, awake_since)?;
     let performed = match kind {
         Kind::History => remove_history(state, &settings.1).await?,
-        Kind::Backup | Kind::Verification => perform(&state.core.home, kind).await?,
+        Kind::Backup => perform(&state.core.home, kind, ("backup", &["lite", "backup", "--scheduled"])).await?,
+        Kind::Verification => {
+            perform(&state.core.home, kind, ("verify", &["lite", "backups", "verify", "--scheduled"])).await?
+        }
     };
     let Some(other) = performed else { return Ok(Duration::ZERO) };
     let problem = format!("{WAIT_PREFIX}{other}");
@@ -142,9 +144,6 @@ fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Optio
             if jobs.verification.problem.is_some() && settings.verify == Cadence::Off {
                 note(Kind::Verification, None)?;
             }
-            if jobs.history.problem.is_some() && !history.is_set() {
-                note(Kind::History, None)?;
-            }
             Ok(Some((settings, history)))
         }
         Err(error) => {
@@ -160,13 +159,14 @@ fn settings(state: &AppState, jobs: &Upkeep, now: Timestamp) -> io::Result<Optio
 
 /// Returns the next job and when it is due. `awake` is the time awake that is not recorded yet.
 fn next_due(
-    (settings, history): (&BackupSettings, &HistorySettings),
+    settings: &BackupSettings,
     jobs: &Upkeep,
     awake: Duration,
     started: Timestamp,
     now: &Zoned,
 ) -> Option<(Kind, Timestamp)> {
-    let removal = if history.is_set() { Cadence::Cron("@daily".to_owned()) } else { Cadence::Off };
+    // A project may have limits of its own; without any, the removal ends at once.
+    let removal = Cadence::Cron("@daily".to_owned());
     let due = |kind| {
         let (cadence, job): (_, &Job) = match kind {
             Kind::Backup => (&settings.schedule, &jobs.backup),
@@ -187,17 +187,10 @@ fn next_due(
 
 /// Runs a job to its end and records the outcome. Returns a description of the operation that it must wait for, if another
 /// one is running.
-async fn perform(home: &Home, kind: Kind) -> io::Result<Option<String>> {
-    if let Some(holder) = lock::operation_holder(home) {
-        return Ok(Some(format!("`{}` (pid {})", holder.command, holder.process.pid)));
+async fn perform(home: &Home, kind: Kind, (name, arguments): (&'static str, &[&str])) -> io::Result<Option<String>> {
+    if let Some(other) = other_operation(home).await {
+        return Ok(Some(other));
     }
-    if own_program::is_busy(home).await {
-        return Ok(Some("a running operation".to_owned()));
-    }
-    let (name, arguments): (_, &[&str]) = match kind {
-        Kind::Backup => ("backup", &["lite", "backup", "--scheduled"]),
-        Kind::Verification | Kind::History => ("verify", &["lite", "backups", "verify", "--scheduled"]),
-    };
     // A backup records the second of its creation, which must not be before the try.
     let started = clock::whole_second(Timestamp::now());
     upkeep::note_try(home, started, kind)?;
@@ -228,9 +221,20 @@ async fn perform(home: &Home, kind: Kind) -> io::Result<Option<String>> {
     Ok(None)
 }
 
+/// Describes the operation that runs, if there is one.
+async fn other_operation(home: &Home) -> Option<String> {
+    if let Some(holder) = lock::operation_holder(home) {
+        return Some(format!("`{}` (pid {})", holder.command, holder.process.pid));
+    }
+    own_program::is_busy(home).await.then(|| "a running operation".to_owned())
+}
+
 /// Removes old history and records the outcome. Returns what it must wait for, like `perform`.
 async fn remove_history(state: &AppState, settings: &HistorySettings) -> io::Result<Option<String>> {
     let home = &state.core.home;
+    if let Some(other) = other_operation(home).await {
+        return Ok(Some(other));
+    }
     upkeep::note_try(home, Timestamp::now(), Kind::History)?;
     let end = match state.history.clean_on_schedule(&state.core, settings).await {
         Ok(()) => End::Done,
@@ -273,7 +277,8 @@ mod tests {
             partial: false,
             awake_seconds: 0,
         };
-        Upkeep { backup: job.clone(), verification: job.clone(), history: job, test_restored_at: None }
+        let history = Job { since: Timestamp::MAX, ..job.clone() };
+        Upkeep { backup: job.clone(), verification: job, history, test_restored_at: None, archived_at: None }
     }
 
     fn settings(schedule: &str, verify: &str) -> BackupSettings {
@@ -288,8 +293,7 @@ mod tests {
         started: &str,
         now: &str,
     ) -> Option<(Kind, Timestamp)> {
-        let both = (settings, &HistorySettings::default());
-        next_due(both, jobs, Duration::from_secs(awake), time_at(started), &time_at(now).to_zoned(TimeZone::UTC))
+        next_due(settings, jobs, Duration::from_secs(awake), time_at(started), &time_at(now).to_zoned(TimeZone::UTC))
     }
 
     #[test]
@@ -300,17 +304,6 @@ mod tests {
         let coming = next_due_at(&hourly, &jobs("06:10:00"), 0, "06:10:00", "06:20:00");
         assert_eq!(coming, Some((Kind::Backup, time_at("07:00:00"))));
         assert_eq!(next_due_at(&settings("off", "off"), &jobs("03:30:00"), 0, "06:10:00", "06:10:01"), None);
-    }
-
-    #[test]
-    fn old_history_is_removed_daily_if_a_limit_is_set() {
-        let due = |history: &HistorySettings| {
-            let (off, now) = (settings("off", "off"), time_at("06:10:01").to_zoned(TimeZone::UTC));
-            next_due((&off, history), &jobs("03:30:00"), Duration::ZERO, time_at("06:10:00"), &now)
-        };
-        let limited = HistorySettings { task_logs_days: Some(1), ..HistorySettings::default() };
-        let midnight = "2026-03-03T00:00:00Z".parse().unwrap();
-        assert_eq!((due(&limited), due(&HistorySettings::default())), (Some((Kind::History, midnight)), None));
     }
 
     #[test]

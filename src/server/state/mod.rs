@@ -11,6 +11,7 @@ use database::Database;
 use leoflow_base::auth::cipher::Cipher;
 use leoflow_base::config::{self, Config};
 use leoflow_base::home::Home;
+use leoflow_engine::scheduler::totals::Totals;
 use phase::Phase;
 use std::path::PathBuf;
 
@@ -21,12 +22,14 @@ pub struct Core {
     pub changes: Changes,
     pub callback_tokens: CallbackTokens,
     pub phase: Phase,
+    /// What the scheduler counts.
+    pub totals: Totals,
 }
 
 impl Core {
     pub fn new(home: Home, database: Database, cipher: Cipher, phase: Phase) -> Self {
         let (changes, callback_tokens) = (Changes::new(), CallbackTokens::default());
-        Self { home, database, cipher, changes, callback_tokens, phase }
+        Self { home, database, cipher, changes, callback_tokens, phase, totals: Totals::default() }
     }
 
     /// Returns the socket at which processes started by this server can reach it now.

@@ -10,6 +10,7 @@ mod deferral;
 mod history;
 mod hitl;
 mod mapped_reruns;
+mod notifications;
 mod partitions;
 mod plugins;
 mod repeated_requests;

@@ -52,7 +52,7 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
          UPDATE task_try SET state = 'up_for_reschedule', due_at = now();
          INSERT INTO dag_callback (dag_id, run_id, state, reason) VALUES ('d', 'r', 'success', 'success');",
         "SELECT (SELECT count(*) FROM pool), (SELECT count(*) FROM asset_event), (SELECT count(*) FROM backfill),
-                (SELECT string_agg(reason, ',') FROM dag_callback),
+                (SELECT string_agg(reason, ',') FROM dag_callback WHERE reason = 'success'),
                 (SELECT count(*) FROM dag_run WHERE run_type = 'operator_triggered'),
                 (SELECT count(*) FROM task_instance WHERE state = 'up_for_reschedule')",
         "1|1|1|success|1|1",
@@ -163,6 +163,14 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
          SELECT dag_id, run_id, 'failed', 'task_failed', 't', 1 FROM dag_run",
         "SELECT count(*) FROM dag_callback WHERE try_number = 1",
         "1",
+    ),
+    (
+        18,
+        "INSERT INTO notification_episode (event, subject) VALUES ('run_failed', 'd');
+         INSERT INTO notification (event, subject, dag_id) VALUES ('run_failed', 'd', 'd');
+         INSERT INTO notification_delivery (notification_id, target) SELECT id, 'team' FROM notification",
+        "SELECT event, target FROM notification_delivery JOIN notification ON id = notification_id",
+        "run_failed|team",
     ),
 ];
 

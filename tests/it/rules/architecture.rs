@@ -27,6 +27,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "dag_code",
             "dag_files",
             "history",
+            "notify",
             "app_state",
             "api",
             "lite",

@@ -8,6 +8,7 @@ mod browser_walk;
 mod clients;
 mod dag_files;
 mod logins;
+mod monitoring;
 mod own_pages;
 mod passwords;
 mod program_docs;

@@ -62,6 +62,11 @@ pub const PROJECT: &[ProjectKey] = &[
         "mapping",
         "How long the runs of the project's DAGs are kept, instead of `history` in `config.yaml`.",
     ),
+    key(
+        "notify",
+        "list of rules",
+        "Rules for notifications of the project's DAGs, in addition to those of `notify` in `config.yaml`.",
+    ),
     key("tasks", "mapping", "Settings of single tasks, by task id; they take precedence over `defaults`."),
 ];
 

@@ -9,8 +9,8 @@ pub use edit::{add_dependencies, has_additional_dependencies};
 pub use environment::{EnvironmentSettings, take_environment};
 
 use self::keys::{HISTORY, PROJECT, TASK, default_names, names};
-use super::Retention;
 use super::document::{Problem, line_of, show, to_mapping};
+use super::{NotifyRule, Retention};
 use crate::sys::fs::files;
 use serde_json::{Map, Value as Json};
 use serde_yaml::{Mapping, Value};
@@ -163,6 +163,12 @@ impl<'a> Reader<'a> {
             "defaults" => self.task(name, value, &default_names(), &format!(" in {name}")),
             "tasks" => self.tasks(value),
             "history" => self.history(value),
+            "notify" => {
+                let rules = serde_yaml::from_value::<Vec<NotifyRule>>(value.clone());
+                let reason = rules.as_ref().err().map(ToString::to_string).unwrap_or_default();
+                let json = rules.ok().and_then(|_| serde_json::to_value(value).ok());
+                self.or_problem(json, name, format!("{name}: {reason}"))
+            }
             "dag_source" => {
                 let path = self.string(name, value)?;
                 if !folder.join(path.as_str()?).is_file() {
@@ -313,6 +319,11 @@ impl<'a> Reader<'a> {
 pub fn retention(settings: &Json) -> Option<Retention> {
     let limits = settings.get("history")?;
     Some(Retention { keep_days: limits["keep_days"].as_u64(), keep_runs: limits["keep_runs"].as_u64() })
+}
+
+/// The rules of a project for notifications of its DAGs.
+pub fn notify_rules(settings: &Json) -> Vec<NotifyRule> {
+    settings.get("notify").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
 }
 
 /// Parses a text of settings into JSON, for the project in `folder`.

@@ -105,7 +105,7 @@ pub async fn run(context: &Context<'_>, DbCommand::Clean(args): &DbCommand) -> R
         printer.line("Removed:");
         lines(&progress["removed"]).iter().for_each(|line| printer.line(line));
         if let Some(archive) = progress["archive"].as_str() {
-            printer.line(format!("The archive {archive} holds all of it."));
+            printer.line(format!("The archive {archive} holds the removed rows."));
         }
     })
 }

@@ -3,5 +3,6 @@
 pub mod connections;
 pub mod db;
 pub mod history;
+pub mod notify;
 pub mod pools;
 pub mod variables;

@@ -26,6 +26,11 @@ pub async fn healthz(State(state): Shared) -> Response {
     }
 }
 
+/// Answers 200 while this process handles requests, whatever the datastore does: a restart would not help.
+pub async fn livez() -> Json<Value> {
+    Json(json!({"ok": true}))
+}
+
 #[derive(Serialize, JsonSchema)]
 pub struct VersionInfo {
     version: String,
