@@ -43,8 +43,8 @@ fn index_page_serves_all_paths_and_files_are_cached() {
     {
         assert_eq!(page(path).status, 404, "{path}");
     }
-    // An unknown path returns JSON to a program, such as Prometheus, and the UI's own error page to a browser.
-    let unknown = get("/metrics", &[("Authorization", &bearer)]);
+    // An unknown path returns JSON to a program, and the UI's own error page to a browser.
+    let unknown = get("/nothing", &[("Authorization", &bearer)]);
     assert_eq!((unknown.status, unknown.header("content-type")), (404, Some("application/json")));
     let opened = get("/nothing", &[("Authorization", &bearer), ("Accept", "text/html,*/*;q=0.8")]);
     assert!(opened.status == 404 && opened.body.contains("<base href=\"/\" />"), "{}", opened.body);
