@@ -80,9 +80,24 @@ pub struct NotifyRule {
 }
 
 /// A value that may be secret: itself, or a reference to where it is stored.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl<'de> Deserialize<'de> for Secret {
+    /// An error does not show the value.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Raw {
+            Text(String),
+            Other(de::IgnoredAny),
+        }
+        match Raw::deserialize(deserializer)? {
+            Raw::Text(text) => Ok(Self(text)),
+            Raw::Other(_) => Err(de::Error::custom("a URL, secret or password is not text; put it in quotes")),
+        }
+    }
+}
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -157,6 +172,24 @@ pub fn check_rules(rules: &[NotifyRule], targets: &BTreeMap<String, NotifyTarget
     Ok(())
 }
 
+/// Checks the rules of a project, whose targets are in the instance's settings.
+pub fn check_project_rules(rules: &[NotifyRule]) -> Result<(), String> {
+    use NotifyEvent::{RunFailed, RunRecovered, TaskFailed};
+    for (index, rule) in rules.iter().enumerate() {
+        let wrong = |reason: String| Err(format!("rule {}: {reason}", index + 1));
+        if let Some(event) = rule.on.iter().find(|event| ![RunFailed, RunRecovered, TaskFailed].contains(event)) {
+            let event = event.name();
+            return wrong(format!(
+                "{event} belongs in config.yaml; a project has run_failed, run_recovered and task_failed"
+            ));
+        }
+        if let Some(Err(error)) = rule.template.as_deref().map(check_template) {
+            return wrong(format!("template: {error}"));
+        }
+    }
+    Ok(())
+}
+
 fn check_template(text: &str) -> Result<(), minijinja::Error> {
     minijinja::Environment::new().template_from_str(text).map(drop)
 }
@@ -221,6 +254,7 @@ mod tests {
             ("{type: email, to: [], from: a@b, server: 'smtp://x'}", "at least one address"),
             ("{type: email, to: [a], from: a@b, server: 'smtp://x'}", "not an e-mail address"),
             ("{type: slack}", "missing field `url`"),
+            ("{type: webhook, url: 'http://x', secret: 12345678}", "put it in quotes"),
         ] {
             let error = read(&format!("targets: {{t: {target}}}")).unwrap_err();
             assert!(error.contains(reason), "{target}: {error}");

@@ -138,7 +138,8 @@ fn count(totals: &Totals, key: &RunKey, row: &RunningRun, plan: &Plan) {
         totals.finished(&key.dag_id, transition.to);
     }
     if let Some((state, _)) = plan.run {
-        totals.run_ended(&key.dag_id, state, row.run_after, (row.start_date, new_run::now()));
+        let due_at = row.is_scheduled.then_some(row.run_after);
+        totals.run_ended(&key.dag_id, state, due_at, (row.start_date, new_run::now()));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::model::keys::RunKey;
 use crate::model::state::{RunState, TaskState};
-use crate::planner::plan::{Plan, Reason, Snapshot};
+use crate::planner::plan::{Instance, Plan, Reason, Snapshot};
 use crate::store::Result;
 use crate::store::notifications::{self, Subject};
 use deadpool_postgres::Transaction;
@@ -49,7 +49,9 @@ pub async fn note(
     }
     for task_id in succeeded.into_iter().filter(|task_id| !failed.contains_key(task_id)) {
         let episode = (TASK_FAILED.to_owned(), name(task_id));
-        if begun.contains(&episode) {
+        // Another instance of a mapped task may have failed in this run.
+        let is_failed = |instance: &Instance| instance.task_id == *task_id && instance.state == Some(TaskState::Failed);
+        if begun.contains(&episode) && !snapshot.instances.iter().any(is_failed) {
             notifications::end(transaction, TASK_FAILED, None, &episode.1).await?;
             ended.push(episode);
         }

@@ -55,7 +55,11 @@ impl Totals {
     pub fn register(&self, registry: &mut Registry) {
         registry.register("dagrun_duration_success", "Seconds that runs took which succeeded", self.succeeded.clone());
         registry.register("dagrun_duration_failed", "Seconds that runs took which failed", self.failed.clone());
-        registry.register("dagrun_schedule_delay", "Seconds from a run's due date to its start", self.delays.clone());
+        registry.register(
+            "dagrun_schedule_delay",
+            "Seconds from the due date of a scheduled run to its start",
+            self.delays.clone(),
+        );
         let loops = "Seconds that a round of the scheduler's work took";
         registry.register("scheduler_scheduler_loop_duration", loops, self.loops.clone());
         registry.register("ti_finish", "Task instances that reached a final state", self.finished.clone());
@@ -69,18 +73,20 @@ impl Totals {
         self.finished.get_or_create(&FinishLabels { dag_id: dag_id.to_owned(), state: state.as_str() }).inc();
     }
 
-    /// Notes the end of a run that was due at `run_after`.
+    /// Notes the end of a run; `due_at` is set for a scheduled one.
     pub(crate) fn run_ended(
         &self,
         dag_id: &str,
         state: RunState,
-        run_after: Timestamp,
+        due_at: Option<Timestamp>,
         (start, end): (Option<Timestamp>, Timestamp),
     ) {
         let Some(start) = start else { return };
         let label = DagLabel { dag_id: dag_id.to_owned() };
         let family = if state == RunState::Success { &self.succeeded } else { &self.failed };
         family.get_or_create(&label).observe(end.duration_since(start).as_secs_f64().max(0.0));
-        self.delays.get_or_create(&label).observe(start.duration_since(run_after).as_secs_f64().max(0.0));
+        if let Some(due_at) = due_at {
+            self.delays.get_or_create(&label).observe(start.duration_since(due_at).as_secs_f64().max(0.0));
+        }
     }
 }

@@ -34,7 +34,7 @@ pub enum Event {
     Callback,
     /// Assets have been updated.
     Assets,
-    /// Something has happened that somebody may want to know.
+    /// A notification must be delivered.
     Notification,
     /// A data migration was resumed, or has new rows.
     Migrations,

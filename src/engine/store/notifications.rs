@@ -1,5 +1,4 @@
-//! Notifications: what has happened that somebody may want to know, in the transaction in which it happened, and its
-//! deliveries.
+//! Notifications: failures and recoveries, recorded in the transaction in which they happen, and their deliveries.
 //!
 //! An episode lasts from the first failure of a DAG, a task or a part of the instance to the next success; one
 //! notification is added for it. So a DAG that fails every minute sends one message.
@@ -82,23 +81,37 @@ impl Notification {
     }
 }
 
+/// Records why a notified task failed.
+pub async fn explain(client: &impl GenericClient, id: i64, detail: &str) -> Result<()> {
+    execute(client, "UPDATE notification SET detail = $2 WHERE id = $1", &[&id, &detail]).await
+}
+
 /// Notifications whose deliveries are not added yet, oldest first.
 pub async fn unrouted(client: &impl GenericClient) -> Result<Vec<Notification>> {
     fetch_all(client, "SELECT * FROM notification WHERE routed_at IS NULL ORDER BY id LIMIT 100", &[]).await
 }
 
+/// Whether an episode whose beginning has no target goes on, because its end may have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwanted {
+    Forget,
+    KeepEpisode,
+}
+
 /// Adds the deliveries of a notification to these targets, each with its template. Without any, the notification is
-/// removed with its episode, so that the next failure begins one that a new rule may want.
+/// removed, with its episode unless its end is wanted, so that the next failure begins one that a new rule may want.
 pub async fn route(
     client: &impl GenericClient,
     notification: &Notification,
     targets: &[(&str, Option<&str>)],
+    unwanted: Unwanted,
 ) -> Result<()> {
     if targets.is_empty() {
-        let query = "WITH removed AS (DELETE FROM notification WHERE id = $1 RETURNING event, subject)
-                     DELETE FROM notification_episode USING removed
-                     WHERE (notification_episode.event, notification_episode.subject) = (removed.event, removed.subject)";
-        return execute(client, query, &[&notification.id]).await;
+        let query = "
+            WITH removed AS (DELETE FROM notification WHERE id = $1 RETURNING event, subject)
+            DELETE FROM notification_episode e USING removed
+            WHERE (e.event, e.subject) = (removed.event, removed.subject) AND NOT $2";
+        return execute(client, query, &[&notification.id, &(unwanted == Unwanted::KeepEpisode)]).await;
     }
     let (names, templates): (Vec<&str>, Vec<Option<&str>>) = targets.iter().copied().unzip();
     let query = "
@@ -131,7 +144,7 @@ const DELIVERIES: &str = "SELECT n.*, d.target, d.state, d.template, d.attempts,
 /// The deliveries that are due at `now`, oldest first.
 pub async fn due(client: &impl GenericClient, now: Timestamp) -> Result<Vec<Delivery>> {
     let query = format!(
-        "{DELIVERIES} WHERE d.state = 'waiting' AND d.next_attempt_at <= $1 ORDER BY d.next_attempt_at LIMIT 20"
+        "{DELIVERIES} WHERE d.state = 'waiting' AND d.next_attempt_at <= $1 ORDER BY d.next_attempt_at LIMIT 200"
     );
     fetch_all(client, &query, &[&now]).await
 }
@@ -170,18 +183,20 @@ pub async fn not_sent(
     execute(client, query, &[&delivery.notification.id, &delivery.target, &error, &next]).await
 }
 
-/// A run that has not ended although it was due before `due_before`, and is not notified yet.
+/// Runs that were due and queued before `due_before`, have not ended, and are not notified yet: the subjects of their
+/// episodes are the names of DAG and run, and `suffix`.
 pub async fn late_runs(
     client: &impl GenericClient,
     due_before: Timestamp,
     dag_ids: Option<&[String]>,
+    suffix: &str,
 ) -> Result<Vec<RunKey>> {
     let query = "
         SELECT dag_id, run_id FROM dag_run r
-        WHERE state IN ('queued', 'running') AND run_after < $1 AND ($2::text[] IS NULL OR dag_id = ANY ($2))
+        WHERE state IN ('queued', 'running') AND greatest(run_after, queued_at) < $1 AND ($2::text[] IS NULL OR dag_id = ANY ($2))
           AND NOT EXISTS (SELECT FROM notification_episode e
-                          WHERE e.event = 'run_late' AND e.subject = r.dag_id || ' ' || r.run_id) LIMIT 100";
-    fetch_all(client, query, &[&due_before, &dag_ids]).await
+                          WHERE e.event = 'run_late' AND e.subject = r.dag_id || ' ' || r.run_id || $3) LIMIT 100";
+    fetch_all(client, query, &[&due_before, &dag_ids, &suffix]).await
 }
 
 /// Why a task instance failed: the outcome of its last try.

@@ -77,7 +77,9 @@ pub async fn metrics(State(state): Shared) -> Result<Response, ApiError> {
         );
         let problems = upkeep.map_or(0, |known| known.problems().len());
         gauge(&mut own, "upkeep_problems", "Scheduled jobs that failed or cannot run", problems);
-        gauge(&mut own, "disk_free_bytes", "Free space on the home's file system", free.unwrap_or_default());
+        if let Some(free) = free {
+            gauge(&mut own, "disk_free_bytes", "Free space on the home's file system", free);
+        }
     }
     let mut text = String::new();
     let encoded = encode_registry(&mut text, &airflow)

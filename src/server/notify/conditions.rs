@@ -25,13 +25,13 @@ type Condition = (NotifyEvent, String, String);
 /// Reads the conditions that the rules are about.
 pub async fn read(core: &Core, settings: &NotifySettings) -> Vec<Condition> {
     let wanted: HashSet<NotifyEvent> = settings.rules.iter().flat_map(|rule| rule.on.iter().copied()).collect();
-    let older_than = settings.rules.iter().filter_map(|rule| rule.older_than).min();
+    let older_than: Vec<Duration> = settings.rules.iter().filter_map(|rule| rule.older_than).collect();
     let home = core.home.clone();
-    let local = blocking::run(move || of_home(&home, older_than)).await.unwrap_or_default();
+    let local = blocking::run(move || of_home(&home, &older_than)).await.unwrap_or_default();
     local.into_iter().filter(|(event, ..)| wanted.contains(event)).collect()
 }
 
-fn of_home(home: &Home, older_than: Option<Duration>) -> Vec<Condition> {
+fn of_home(home: &Home, older_than: &[Duration]) -> Vec<Condition> {
     let mut conditions = Vec::new();
     let mut add = |event, subject: &str, detail: Option<String>| {
         conditions.extend(detail.map(|detail| (event, subject.to_owned(), detail)));
@@ -39,7 +39,9 @@ fn of_home(home: &Home, older_than: Option<Duration>) -> Vec<Condition> {
     if let Some(upkeep) = upkeep::read(home) {
         add(NotifyEvent::BackupFailed, INSTANCE, upkeep.backup.problem.clone());
         add(NotifyEvent::VerificationFailed, INSTANCE, upkeep.verification.problem.clone());
-        add(NotifyEvent::BackupOld, INSTANCE, older_than.and_then(|limit| age_of_backup(&upkeep, limit)));
+        for limit in older_than {
+            add(NotifyEvent::BackupOld, &format!("{INSTANCE}{}", suffix(*limit)), age_of_backup(&upkeep, *limit));
+        }
     }
     let free = disk::free_bytes(home.root()).ok().filter(|free| *free < LOW_SPACE);
     add(NotifyEvent::DiskLow, INSTANCE, free.map(|free| format!("{} free", disk::human_size(free))));
@@ -48,6 +50,11 @@ fn of_home(home: &Home, older_than: Option<Duration>) -> Vec<Condition> {
         add(NotifyEvent::UpgradeRolledBack, &subject, Some(format!("{}: {}", failed.version, failed.reason)));
     }
     conditions
+}
+
+/// The end of a subject that is about a rule's limit, so that each limit has its own episodes.
+pub fn suffix(limit: Duration) -> String {
+    format!(" {}s", limit.as_secs())
 }
 
 fn age_of_backup(upkeep: &Upkeep, limit: Duration) -> Option<String> {
@@ -111,8 +118,8 @@ pub async fn note_late_runs(client: &impl GenericClient, settings: &NotifySettin
         else {
             continue;
         };
-        for run in notifications::late_runs(client, due_before, dags).await? {
-            let name = format!("{} {}", run.dag_id, run.run_id);
+        for run in notifications::late_runs(client, due_before, dags, &suffix(late_after)).await? {
+            let name = format!("{} {}{}", run.dag_id, run.run_id, suffix(late_after));
             let detail = format!("due more than {} min ago", late_after.as_secs() / 60);
             let subject = Subject {
                 event: NotifyEvent::RunLate.name(),

@@ -10,20 +10,21 @@ pub mod send;
 
 use crate::state::Core;
 use crate::state::database::DatastoreError;
-use futures_util::future::join_all;
+use deadpool_postgres::ClientWrapper;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::config::{Config, NotifyEvent, NotifyRule, NotifySettings, instance_name, leoflow_yaml};
 use leoflow_base::home::upkeep;
 use leoflow_base::sys::checkpoint;
 use leoflow_engine::store::events::Event;
 use leoflow_engine::store::history;
-use leoflow_engine::store::notifications::{self, Delivery, Notification};
+use leoflow_engine::store::notifications::{self, Delivery, Notification, Unwanted};
 use send::SendError;
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::task::JoinSet;
 use tracing::warn;
 
 /// Interval of reading the conditions of the instance.
@@ -40,6 +41,10 @@ const MAX_ATTEMPTS: i32 = 28;
 /// How long the datastore must be down to be notified: a restart is shorter.
 const DOWN_AFTER: Duration = Duration::from_secs(30);
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit of a round, which waits for the datastore only.
+const ROUND_LIMIT: Duration = Duration::from_secs(60);
+/// Messages that are sent to one target at the same time.
+const MAX_IN_FLIGHT: usize = 4;
 
 /// What the notifier knows from one round to the next.
 #[derive(Default)]
@@ -53,6 +58,9 @@ struct Notifier {
     down_since: Option<Instant>,
     /// Targets that were notified that the datastore is down.
     down_notified: HashSet<String>,
+    /// Deliveries that are being sent.
+    sending: JoinSet<(i64, String)>,
+    in_flight: HashSet<(i64, String)>,
 }
 
 /// Sends notifications. Never returns.
@@ -61,21 +69,38 @@ pub async fn run(core: Arc<Core>) {
     let mut notifier = Notifier::default();
     let mut has_news = true;
     loop {
+        // While the file is invalid, for example half edited, nothing is decided: no rule would be found.
         let config = core.config();
-        let settings = config.as_ref().map(|config| config.notify.clone()).unwrap_or_default();
-        let is_used = !settings.rules.is_empty() || settings.heartbeat.is_some();
-        let mut next = None;
+        let is_used =
+            config.as_ref().is_some_and(|config| !config.notify.rules.is_empty() || config.notify.heartbeat.is_some());
+        let (mut next, mut is_done) = (None, false);
         // An idle server without rules opens no connection.
-        if is_used || has_news {
-            next = notifier.round(&core, config.as_ref(), &settings).await.unwrap_or_else(|error| {
-                warn!("notifications are delayed: {error}");
-                Timestamp::now().checked_add(SignedDuration::try_from(first_pause()).ok()?).ok()
-            });
+        if let Some(config) = config.filter(|_| is_used || has_news) {
+            let round = tokio::time::timeout(ROUND_LIMIT, notifier.round(&core, &Arc::new(config))).await;
+            let retry_at = || Timestamp::now().checked_add(SignedDuration::try_from(first_pause()).ok()?).ok();
+            is_done = true;
+            next = match round {
+                Ok(Ok(next)) => next,
+                Ok(Err(error)) => {
+                    warn!("notifications are delayed: {error}");
+                    retry_at()
+                }
+                Err(_) => {
+                    warn!("notifications are delayed: the datastore does not answer");
+                    retry_at()
+                }
+            };
         }
         let wait = next.map_or(watch_interval(), |next| until(next).min(watch_interval()));
         has_news = tokio::select! {
-            () = tokio::time::sleep(wait) => next.is_some(),
+            () = tokio::time::sleep(wait) => next.is_some() || has_news && !is_done,
             () = wait_for_notification(&mut events) => true,
+            Some(ended) = notifier.sending.join_next() => {
+                if let Ok(ended) = ended {
+                    notifier.in_flight.remove(&ended);
+                }
+                true
+            }
         };
     }
 }
@@ -97,63 +122,64 @@ fn until(time: Timestamp) -> Duration {
 
 impl Notifier {
     /// Does what is due; returns when the next delivery is due.
-    async fn round(
-        &mut self,
-        core: &Core,
-        config: Option<&Config>,
-        settings: &NotifySettings,
-    ) -> Result<Option<Timestamp>, DatastoreError> {
+    async fn round(&mut self, core: &Arc<Core>, config: &Arc<Config>) -> Result<Option<Timestamp>, DatastoreError> {
+        let settings = &config.notify;
         let is_watched = self.watched_at.is_none_or(|watched| watched.elapsed() >= watch_interval());
         let is_used = !settings.rules.is_empty() || settings.heartbeat.is_some();
         if is_used && is_watched {
             self.watched_at = Some(Instant::now());
-            self.watch(core, config, settings).await?;
+            self.watch(core, config).await?;
+            if self.down_since.is_some() {
+                return Ok(None);
+            }
         }
         let client = core.database.get().await?;
-        loop {
-            let unrouted = notifications::unrouted(&*client).await?;
-            if unrouted.is_empty() {
-                break;
-            }
-            for notification in &unrouted {
-                let rules = rules_for(&client, config, settings, notification).await?;
-                let targets = targets(&rules, settings);
-                notifications::route(&*client, notification, &targets).await?;
-                checkpoint("notify.routed");
-            }
+        let mut is_all = true;
+        for mut notification in notifications::unrouted(&*client).await? {
+            is_all &= route(&client, config, &mut notification).await?;
         }
-        loop {
-            let due = notifications::due(&*client, Timestamp::now()).await?;
-            if due.is_empty() {
-                return Ok(notifications::next_due(&*client).await?);
-            }
-            // A target that hangs holds up only this round.
-            let outcomes = join_all(due.iter().map(|delivery| deliver(config, settings, delivery))).await;
-            for (delivery, outcome) in due.iter().zip(outcomes) {
-                match outcome {
-                    Ok(()) => notifications::sent(&*client, delivery).await?,
-                    Err(reason) => {
-                        warn!(
-                            "the notification {} was not sent to {}: {reason}",
-                            delivery.notification.event, delivery.target
-                        );
-                        let next = next_attempt(delivery.attempts);
-                        notifications::not_sent(&*client, delivery, &reason, next).await?;
-                    }
-                }
-            }
+        let due = notifications::due(&*client, Timestamp::now()).await?;
+        let next = notifications::next_due(&*client).await?;
+        drop(client);
+        for delivery in due {
+            is_all &= self.begin_to_send(core, config, delivery);
         }
+        let retry_at = Timestamp::now().checked_add(SignedDuration::try_from(watch_interval()).unwrap_or_default());
+        if !is_all && self.in_flight.is_empty() {
+            return Ok(retry_at.ok());
+        }
+        // What waits for others to the same target is looked at again when one of them ends.
+        Ok(next.filter(|_| self.in_flight.is_empty()))
+    }
+
+    /// Sends a message in a task of its own, so that a target that hangs holds up only its own messages, and records the
+    /// outcome. Returns false if it must wait for others to the same target.
+    fn begin_to_send(&mut self, core: &Arc<Core>, config: &Arc<Config>, delivery: Delivery) -> bool {
+        let key = (delivery.notification.id, delivery.target.clone());
+        if self.in_flight.contains(&key) {
+            return true;
+        }
+        if self.in_flight.iter().filter(|(_, target)| *target == delivery.target).count() >= MAX_IN_FLIGHT {
+            return false;
+        }
+        self.in_flight.insert(key.clone());
+        let (core, config) = (core.clone(), config.clone());
+        self.sending.spawn_local(async move {
+            let Delivery { notification, target, template, .. } = &delivery;
+            let sent = send_to(&config, target, notification, template.as_deref()).await;
+            if let Err(error) = record(&core, &delivery, sent).await {
+                warn!("a delivery was not recorded and is sent again: {error}");
+            }
+            key
+        });
+        true
     }
 
     /// Reads the conditions of the instance, and calls the heartbeat.
-    async fn watch(
-        &mut self,
-        core: &Core,
-        config: Option<&Config>,
-        settings: &NotifySettings,
-    ) -> Result<(), DatastoreError> {
+    async fn watch(&mut self, core: &Core, config: &Config) -> Result<(), DatastoreError> {
+        let settings = &config.notify;
         let is_up = core.database.check(CHECK_LIMIT).await.is_ok();
-        self.watch_datastore(is_up, config, settings).await;
+        self.watch_datastore(is_up, config).await;
         if !is_up {
             return Ok(());
         }
@@ -164,13 +190,14 @@ impl Notifier {
             conditions::note_late_runs(&*client, settings).await?;
         }
         if core.phase.scheduler_beat.is_alive() {
-            self.beat(core, settings).await;
+            self.beat(core, settings);
         }
         Ok(())
     }
 
     /// Sends that the datastore is down. That cannot be recorded in it, so it is tried until it is sent.
-    async fn watch_datastore(&mut self, is_up: bool, config: Option<&Config>, settings: &NotifySettings) {
+    async fn watch_datastore(&mut self, is_up: bool, config: &Config) {
+        let settings = &config.notify;
         if is_up {
             (self.down_since, self.down_notified) = (None, HashSet::new());
             return;
@@ -189,25 +216,68 @@ impl Notifier {
             if self.down_notified.contains(target) {
                 continue;
             }
-            match send_to(config, settings, target, &notification, template).await {
+            match send_to(config, target, &notification, template).await {
                 Ok(()) => _ = self.down_notified.insert(target.to_owned()),
                 Err(reason) => warn!("the notification datastore_down was not sent to {target}: {reason}"),
             }
         }
     }
 
-    /// Calls the heartbeat's address when it is due, and after a backup.
-    async fn beat(&mut self, core: &Core, settings: &NotifySettings) {
-        let Some(url) = &settings.heartbeat else { return };
+    /// Calls the heartbeat's address when it is due, and after a scheduled backup.
+    fn beat(&mut self, core: &Core, settings: &NotifySettings) {
+        let Some(url) = settings.heartbeat.clone() else { return };
         let backup_at = upkeep::read(&core.home).and_then(|known| known.backup.done_at);
         let is_due = self.heartbeat_at.is_none_or(|at| at.elapsed() >= settings.heartbeat_interval());
         if is_due || backup_at != self.backup_at {
-            match send::call(url).await {
-                Ok(()) => (self.heartbeat_at, self.backup_at) = (Some(Instant::now()), backup_at),
-                Err(error) => warn!("the heartbeat failed: {error}"),
-            }
+            (self.heartbeat_at, self.backup_at) = (Some(Instant::now()), backup_at);
+            tokio::task::spawn_local(async move {
+                if let Err(error) = send::call(&url).await {
+                    warn!("the heartbeat failed: {error}");
+                }
+            });
         }
     }
+}
+
+/// Adds the deliveries of a notification. Returns false if it has to wait, because the settings of its project are
+/// invalid.
+async fn route(
+    client: &ClientWrapper,
+    config: &Config,
+    notification: &mut Notification,
+) -> Result<bool, DatastoreError> {
+    if let (NotifyEvent::TaskFailed, Some(key)) = (event_of(notification), notification.instance())
+        && let Some(outcome) = notifications::outcome(client, &key).await?
+    {
+        notifications::explain(client, notification.id, &outcome).await?;
+        notification.detail = Some(outcome);
+    }
+    let Some(rules) = rules_for(client, config, notification).await? else { return Ok(false) };
+    let is_end_wanted = event_of(notification) == NotifyEvent::RunFailed
+        && rules.iter().any(|rule| rule.on.contains(&NotifyEvent::RunRecovered) && is_for_dag(rule, notification));
+    let unwanted = if is_end_wanted { Unwanted::KeepEpisode } else { Unwanted::Forget };
+    let matching: Vec<NotifyRule> = rules.into_iter().filter(|rule| matches(rule, notification)).collect();
+    notifications::route(client, notification, &targets(&matching, &config.notify), unwanted).await?;
+    checkpoint("notify.routed");
+    Ok(true)
+}
+
+/// The event of a notification; one that this release does not know matches no rule.
+fn event_of(notification: &Notification) -> NotifyEvent {
+    NotifyEvent::parse(&notification.event).unwrap_or(NotifyEvent::DatastoreDown)
+}
+
+/// Records the outcome of an attempt.
+async fn record(core: &Core, delivery: &Delivery, sent: Result<(), String>) -> Result<(), DatastoreError> {
+    let client = core.database.get().await?;
+    match sent {
+        Ok(()) => notifications::sent(&*client, delivery).await?,
+        Err(reason) => {
+            warn!("the notification {} was not sent to {}: {reason}", delivery.notification.event, delivery.target);
+            notifications::not_sent(&*client, delivery, &reason, next_attempt(delivery.attempts)).await?;
+        }
+    }
+    Ok(())
 }
 
 /// True for an event that the scheduler records.
@@ -224,29 +294,44 @@ fn next_attempt(attempts: i32) -> Option<Timestamp> {
     Timestamp::now().checked_add(SignedDuration::try_from(pause).ok()?).ok()
 }
 
-/// The rules that apply to a notification: those of the settings, and those of the DAG's project.
+/// The rules for a notification: those of the settings, and those of the DAG's project; `None` while the latter are
+/// invalid.
 async fn rules_for(
-    client: &deadpool_postgres::ClientWrapper,
-    config: Option<&Config>,
-    settings: &NotifySettings,
+    client: &ClientWrapper,
+    config: &Config,
     notification: &Notification,
-) -> Result<Vec<NotifyRule>, DatastoreError> {
-    let mut rules = settings.rules.clone();
-    let workspace = config.and_then(|config| config.workspace.as_deref());
-    if let (Some(dag_id), Some(workspace)) = (&notification.dag_id, workspace) {
+) -> Result<Option<Vec<NotifyRule>>, DatastoreError> {
+    let mut rules = config.notify.rules.clone();
+    if let (Some(dag_id), Some(workspace)) = (&notification.dag_id, &config.workspace) {
         let file = history::dags(client).await?.into_iter().find(|(id, _)| id == dag_id).map(|(_, file)| file);
-        let folders = file.map(|file| leoflow_python::folders(workspace, Path::new(&file))).unwrap_or_default();
-        let own = folders.iter().find_map(|folder| leoflow_yaml::load(folder).ok().flatten());
-        rules.extend(own.iter().flat_map(leoflow_yaml::notify_rules));
+        for folder in file.map(|file| leoflow_python::folders(workspace, Path::new(&file))).unwrap_or_default() {
+            match leoflow_yaml::load(&folder) {
+                Ok(Some(own)) => {
+                    rules.extend(leoflow_yaml::notify_rules(&own));
+                    break;
+                }
+                Ok(None) => {}
+                Err(_) => return Ok(None),
+            }
+        }
     }
-    rules.retain(|rule| matches(rule, notification));
-    Ok(rules)
+    Ok(Some(rules))
+}
+
+fn is_for_dag(rule: &NotifyRule, notification: &Notification) -> bool {
+    let is_dag = |dags: &Vec<String>| notification.dag_id.as_ref().is_some_and(|dag_id| dags.contains(dag_id));
+    rule.dags.as_ref().is_none_or(is_dag)
 }
 
 fn matches(rule: &NotifyRule, notification: &Notification) -> bool {
     let is_wanted = rule.on.iter().any(|event| event.name() == notification.event);
-    let is_dag = |dags: &Vec<String>| notification.dag_id.as_ref().is_some_and(|dag_id| dags.contains(dag_id));
-    is_wanted && rule.dags.as_ref().is_none_or(is_dag)
+    let limit = match event_of(notification) {
+        NotifyEvent::RunLate => rule.late_after,
+        NotifyEvent::BackupOld => rule.older_than,
+        _ => None,
+    };
+    let is_limit = limit.is_none_or(|limit| notification.subject.ends_with(&conditions::suffix(limit)));
+    is_wanted && is_limit && is_for_dag(rule, notification)
 }
 
 /// The targets of the rules that exist, each once and with the template of its first rule.
@@ -256,29 +341,26 @@ fn targets<'a>(rules: &'a [NotifyRule], settings: &NotifySettings) -> Vec<(&'a s
     all.filter(|(name, _)| settings.targets.contains_key(*name) && seen.insert(*name)).collect()
 }
 
-async fn deliver(config: Option<&Config>, settings: &NotifySettings, delivery: &Delivery) -> Result<(), String> {
-    let Delivery { notification, target, template, .. } = delivery;
-    send_to(config, settings, target, notification, template.as_deref()).await
-}
-
 async fn send_to(
-    config: Option<&Config>,
-    settings: &NotifySettings,
+    config: &Config,
     name: &str,
     notification: &Notification,
     template: Option<&str>,
 ) -> Result<(), String> {
-    let target = settings.targets.get(name).ok_or_else(|| format!("the settings have no target {name}"))?;
-    let base_url = config.map_or_else(String::new, |config| format!("http://{}:{}", config.own_address(), config.port));
-    let context = message::context(notification, instance_name(config), &base_url);
-    let id = format!("{}/{name}", notification.id);
+    let target = config.notify.targets.get(name).ok_or_else(|| format!("the settings have no target {name}"))?;
+    let base_url = format!("http://{}:{}", config.own_address(), config.port);
+    let context = message::context(notification, instance_name(Some(config)), &base_url);
+    // Without a row, the time is what tells two of them apart.
+    let id = match notification.id {
+        0 => format!("{}-{}/{name}", notification.event, notification.happened_at.as_second()),
+        id => format!("{id}/{name}"),
+    };
     let sent = send::send(target, &id, &message::text(template, &context), &context).await;
     sent.map_err(|error: SendError| error.to_string())
 }
 
 /// Sends a message to a target, to test it.
 pub async fn test(core: &Core, name: &str) -> Result<(), String> {
-    let config = core.config();
-    let settings = config.as_ref().map(|config| config.notify.clone()).unwrap_or_default();
-    send_to(config.as_ref(), &settings, name, &message::test_notification(), None).await
+    let config = core.config().ok_or_else(|| "config.yaml is invalid; see leoflow verify-config".to_owned())?;
+    send_to(&config, name, &message::test_notification(), None).await
 }

@@ -4,6 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use leoflow_base::config::{NotifyTarget, Secret};
 use leoflow_base::protocol::web;
 use lettre::message::Mailbox;
+use lettre::message::header::ContentType;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use serde_json::{Value, json};
@@ -56,7 +57,7 @@ pub async fn send(target: &NotifyTarget, id: &str, text: &str, context: &Value) 
             NotifyTarget::Teams { url } => post(url, id, card(text), None).await,
             NotifyTarget::Email { to, from, server, password } => {
                 let password = password.as_ref().map(|password| read("password", password)).transpose()?;
-                mail((to, from), &read("server", server)?, password, text).await
+                mail((to, from), &read("server", server)?, password, (id, text)).await
             }
         }
     };
@@ -112,10 +113,12 @@ async fn mail(
     (to, from): (&[String], &str),
     server: &str,
     password: Option<String>,
-    text: &str,
+    (id, text): (&str, &str),
 ) -> Result<(), SendError> {
     let subject = text.lines().next().unwrap_or_default();
-    let mut message = Message::builder().from(from.parse::<Mailbox>()?).subject(subject);
+    let message_id = format!("<{}@leoflow>", id.replace('/', "."));
+    let message = Message::builder().from(from.parse::<Mailbox>()?).subject(subject);
+    let mut message = message.message_id(Some(message_id)).header(ContentType::TEXT_PLAIN);
     for address in to {
         message = message.to(address.parse::<Mailbox>()?);
     }

@@ -6,7 +6,7 @@ use tokio::sync::{broadcast, watch};
 /// Events buffered per subscriber; a subscriber that lags further behind has to reload everything.
 const BUFFER_CAPACITY: usize = 256;
 /// Published when events may have been missed: each makes its subscribers read what they may not know.
-const MISSED: &[Event] = &[Event::Dags, Event::Callback];
+const MISSED: &[Event] = &[Event::Dags, Event::Callback, Event::Notification];
 
 /// The server's source of change events.
 pub struct Changes {

@@ -297,6 +297,7 @@ fn schema(keys: &[ProjectKey], nested: &[(&str, Value)]) -> Value {
     let property = |key: &ProjectKey| {
         let description = key.help.replace('`', "");
         let kind = match key.value {
+            "list of rules" => json!({"type": "array", "items": {"type": "object"}}),
             value if value.starts_with("list") => json!({"type": "array", "items": {"type": "string"}}),
             value if value.starts_with("mapping") => json!({"type": "object"}),
             "whole number" => json!({"type": "integer", "minimum": 0}),

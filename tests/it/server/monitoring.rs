@@ -49,7 +49,7 @@ fn metrics_count_runs_and_describe_the_instance() {
 #[test]
 fn metrics_need_a_token_unless_this_user_asks_directly() {
     let test = TestHome::started();
-    // What a proxy forwards for somebody else.
+    // What a proxy forwards.
     assert_eq!(metrics(test.port, &[("X-Forwarded-For", "192.0.2.1")]).status, 401);
     let token = test.run(&["tokens", "create", "prometheus", "--read-only", "--json"]).expect(0).json();
     let bearer = format!("Bearer {}", token["token"].as_str().unwrap());
@@ -71,7 +71,7 @@ fn send_to_datastore(postmaster: i32, signal: Signal) {
 }
 
 #[test]
-fn probes_tell_a_live_server_from_a_ready_one() {
+fn a_frozen_datastore_leaves_a_live_server_that_is_not_ready() {
     let test = TestHome::started();
     for path in ["/livez", "/readyz"] {
         assert_eq!(get(test.port, path).status, 200, "{path}");

@@ -35,6 +35,8 @@ from_row! {
         pub interval_end: Option<Timestamp> = "data_interval_end",
         pub run_after: Timestamp,
         pub start_date: Option<Timestamp>,
+        /// True for a run of the schedule.
+        pub is_scheduled: bool,
         /// When the `dagrun_timeout` expires.
         pub deadline: Option<Timestamp> = "deadline_at",
         /// True while the DAG is paused.
@@ -48,7 +50,7 @@ from_row! {
 pub async fn lock_running(transaction: &Transaction<'_>, key: &RunKey) -> Result<Option<RunningRun>> {
     let query = "SELECT r.dag_version_id, r.revision::text, r.logical_date, r.deadline_at, d.is_paused,
                         CASE WHEN r.logical_date > r.queued_at THEN r.logical_date END AS not_before,
-                        r.data_interval_end, r.run_after, r.start_date, r.marked_state
+                        r.data_interval_end, r.run_after, r.start_date, r.marked_state, r.run_type = 'scheduled' AS is_scheduled
                  FROM dag_run r JOIN dag d USING (dag_id)
                  WHERE r.dag_id = $1 AND r.run_id = $2 AND r.state = 'running' FOR UPDATE OF r";
     fetch_optional(transaction, query, &[&key.dag_id, &key.run_id]).await
