@@ -1,10 +1,11 @@
 //! Metrics and probes for monitoring systems.
 
-use crate::support::TestHome;
 use crate::support::http::{Response, get, socket_request, try_request};
+use crate::support::{TestHome, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
+use std::time::Duration;
 
 fn metrics(port: u16, headers: &[(&str, &str)]) -> Response {
     try_request(port, "GET", "/metrics", headers, "").unwrap()
@@ -92,6 +93,11 @@ fn the_dashboard_shows_metrics_that_exist() {
     test.run_dag("hello");
     add_failing_dag(&test);
     test.run_dag("failing");
+    let once = "from datetime import datetime\nfrom airflow.sdk import DAG, task\nwith DAG('once', schedule='@once', \
+                start_date=datetime(2020, 1, 1), is_paused_upon_creation=False):\n    @task\n    def t(): pass\n    t()\n";
+    test.add_dag("once", once);
+    let has_delay = || metrics(test.port, &[]).body.contains("airflow_dagrun_schedule_delay_count{dag_id=\"once\"} 1");
+    wait_until("a scheduled run", Duration::from_secs(30), has_delay);
     let names: Vec<String> = metrics(test.port, &[]).body.lines().map(str::to_owned).collect();
     let dashboard = fs::read_to_string("install/grafana-dashboard.json").unwrap();
     let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
