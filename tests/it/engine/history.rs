@@ -84,6 +84,37 @@ fn old_runs_go_and_what_is_needed_stays() {
 }
 
 #[test]
+fn versions_and_events_that_something_refers_to_stay() {
+    let test = home_with_history(2);
+    // A long run of an unchanged file: the version is old, the run that has it is not. Another version has no run, and
+    // the newest is that of the DAG. Of the events, one triggered a run that stays, one is the newest of its asset, and
+    // for one the DAG `waiting` still waits.
+    test.sql(
+        "INSERT INTO dag_version (dag_id, version_number, source_hash, structure, source, created_at)
+         SELECT 'old', 1 - n, 'hash' || n, '{}', '', '2025-01-01' FROM generate_series(1, 2) n;
+         UPDATE dag_run SET dag_version_id = (SELECT id FROM dag_version WHERE source_hash = 'hash1') WHERE run_id = 'r2';
+         INSERT INTO asset (name, uri) VALUES ('a', 'a'), ('b', 'b');
+         INSERT INTO asset_event (asset_id, happened_at, source_task_id)
+         SELECT id, date::timestamptz, name || ' ' || date
+         FROM asset, unnest(ARRAY['2025-01-01', '2025-01-02', '2025-01-03']) date;
+         INSERT INTO dag_run_asset_event (dag_id, run_id, event_id)
+         SELECT 'old', 'r2', id FROM asset_event WHERE source_task_id = 'a 2025-01-02';
+         INSERT INTO dag (dag_id, fileloc) VALUES ('waiting', '/none');
+         INSERT INTO dag_asset (dag_id, role, kind, name, uri) VALUES ('waiting', 'schedule', 'asset', 'b', 'b');
+         INSERT INTO dag_run (dag_id, run_id, run_type, state, run_after) VALUES
+             ('waiting', 'w', 'asset_triggered', 'success', '2025-01-01 12:00Z');
+         INSERT INTO event_log (event, created_at, dag_id) VALUES ('x', '2025-01-01', 'old'), ('x', now(), 'old')",
+    );
+    let planned = clean(&test, &["--before", "2025-02-01", "--dry-run"]).expect(0).json();
+    let rows = json!({"asset_event": 2, "dag_version": 1, "log": 1});
+    assert_eq!(planned["removed"]["rows"], rows);
+    assert_eq!(clean(&test, &["--before", "2025-02-01"]).expect(0).json()["removed"]["rows"], rows);
+    let events = test.sql("SELECT string_agg(source_task_id, ', ' ORDER BY source_task_id) FROM asset_event");
+    assert_eq!(events, "a 2025-01-02, a 2025-01-03, b 2025-01-02, b 2025-01-03");
+    assert_eq!(test.sql("SELECT count(*) FROM dag_version WHERE source_hash = 'hash1'"), "1");
+}
+
+#[test]
 fn settings_limit_history_and_a_project_overrides_them() {
     let test = home_with_history(10);
     test.run(&["config", "set", "history.keep_runs", "8"]).expect(0);
