@@ -47,7 +47,7 @@ pub struct ValueError {
     pub subkey: Option<&'static str>,
     /// Describes the allowed values, such as `an absolute path`.
     pub allowed: &'static str,
-    /// Why the value is wrong, where that says more than what is allowed.
+    /// Why the value is wrong, where that says more than `allowed`.
     pub reason: Option<String>,
 }
 
@@ -111,7 +111,9 @@ pub const KEYS: &[Key] = &[
     mapping("datastore", DatastoreSetting::KEYS, |value| DatastoreSetting::read(value).map(drop)),
     mapping("backup", BackupSettings::KEYS, |value| BackupSettings::read(value).map(drop)),
     mapping("history", HistorySettings::KEYS, |value| HistorySettings::read(value).map(drop)),
-    mapping("notify", NotifySettings::KEYS, |value| NotifySettings::read(value).map(drop).map_err(ValueError::because)),
+    mapping("notify", NotifySettings::KEYS, |value| {
+        NotifySettings::read(value).map(drop).map_err(|error| ValueError::because(error.to_string()))
+    }),
     mapping("upgrade", UpgradeSettings::KEYS, |value| UpgradeSettings::read(value).map(drop)),
 ];
 

@@ -35,7 +35,7 @@ pub use layers::{
     variable_named, variable_of,
 };
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
-pub(crate) use notify::check_project_rules;
+pub(crate) use notify::read_project_rules;
 pub use notify::{NotifyEvent, NotifyRule, NotifySettings, NotifyTarget, Secret};
 pub use origin::Origin;
 pub use overdue::Overdue;

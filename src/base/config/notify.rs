@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 crate::words! {
-    /// What is notified.
+    /// An event that can be notified.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
     #[serde(rename_all = "snake_case")]
     pub enum NotifyEvent: name {
@@ -126,18 +126,72 @@ fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Du
     time.map(Some).ok_or_else(|| de::Error::custom(format!("{text:?} is not a duration such as 30m, 24h or 2d")))
 }
 
+/// Why the value of `notify` is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum NotifyError {
+    #[error(transparent)]
+    Yaml(#[from] serde_yaml::Error),
+    #[error("targets: {0}: {1}")]
+    Target(String, TargetError),
+    /// The number of the rule, from 1.
+    #[error("rules: rule {0}: {1}")]
+    Rule(usize, RuleError),
+    #[error("rule {0}: {1}")]
+    ProjectRule(usize, RuleError),
+    #[error("heartbeat: it is not a URL that begins with http")]
+    Heartbeat,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TargetError {
+    #[error("url: it is not a URL that begins with http")]
+    Url,
+    #[error("{0:?} is not an e-mail address")]
+    Address(String),
+    #[error("to: at least one address is needed")]
+    NoAddress,
+    #[error("server: it is not a URL that begins with smtp:// or smtps://")]
+    Server,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RuleError {
+    #[error("`on` and `to` need at least one entry")]
+    Empty,
+    #[error("there is no target {name:?}; targets: {known}")]
+    UnknownTarget { name: String, known: String },
+    #[error("{event} needs {option}, such as {option}: 2h")]
+    NoLimit { event: &'static str, option: &'static str },
+    #[error("{0} belongs in config.yaml; a project has run_failed, run_recovered and task_failed")]
+    NotOfProject(&'static str),
+    #[error("template: {0}")]
+    Template(#[from] minijinja::Error),
+}
+
+impl NotifyEvent {
+    /// True for an event that the scheduler records.
+    pub fn is_of_scheduler(self) -> bool {
+        matches!(self, Self::RunFailed | Self::RunRecovered | Self::TaskFailed)
+    }
+}
+
 impl NotifySettings {
     pub(crate) const KEYS: &[&str] = &["targets", "rules", "heartbeat", "heartbeat_every"];
 
-    /// Parses the value of the key; the error names the place and what is wrong there.
-    pub fn read(value: &serde_yaml::Value) -> Result<Self, String> {
-        let settings: Self = serde_yaml::from_value(value.clone()).map_err(|error| error.to_string())?;
+    /// Parses the value of the key.
+    pub fn read(value: &serde_yaml::Value) -> Result<Self, NotifyError> {
+        let settings: Self = serde_yaml::from_value(value.clone())?;
         for (name, target) in &settings.targets {
-            target.check().map_err(|reason| format!("targets: {name}: {reason}"))?;
+            target.check().map_err(|error| NotifyError::Target(name.clone(), error))?;
         }
-        check_rules(&settings.rules, &settings.targets)?;
-        let address = settings.heartbeat.iter().find(|address| !is_http(address));
-        address.map_or(Ok(settings.clone()), |_| Err("heartbeat: it is not a URL that begins with http".to_owned()))
+        let wrong = first_wrong(&settings.rules, |rule| rule.check(&settings.targets));
+        wrong.map_err(|(number, error)| NotifyError::Rule(number, error))?;
+        if settings.heartbeat.iter().all(is_http) { Ok(settings) } else { Err(NotifyError::Heartbeat) }
+    }
+
+    /// True with a rule, or a heartbeat.
+    pub fn is_used(&self) -> bool {
+        !self.rules.is_empty() || self.heartbeat.is_some()
     }
 
     /// Interval of calling `heartbeat`.
@@ -146,52 +200,49 @@ impl NotifySettings {
     }
 }
 
-/// Checks that rules name targets that exist and that their templates can be parsed.
-pub fn check_rules(rules: &[NotifyRule], targets: &BTreeMap<String, NotifyTarget>) -> Result<(), String> {
-    for (index, rule) in rules.iter().enumerate() {
-        let wrong = |reason: String| Err(format!("rules: rule {}: {reason}", index + 1));
-        if rule.on.is_empty() || rule.to.is_empty() {
-            return wrong("`on` and `to` need at least one entry".to_owned());
+/// Reads the rules of a project, whose targets are in the instance's settings.
+pub(crate) fn read_project_rules(value: &serde_yaml::Value) -> Result<Vec<NotifyRule>, NotifyError> {
+    let rules: Vec<NotifyRule> = serde_yaml::from_value(value.clone())?;
+    let wrong = first_wrong(&rules, |rule| match rule.on.iter().find(|event| !event.is_of_scheduler()) {
+        Some(event) => Err(RuleError::NotOfProject(event.name())),
+        None => rule.check_template(),
+    });
+    wrong.map_err(|(number, error)| NotifyError::ProjectRule(number, error))?;
+    Ok(rules)
+}
+
+/// The number and the error of the first wrong rule.
+fn first_wrong(
+    rules: &[NotifyRule],
+    check: impl Fn(&NotifyRule) -> Result<(), RuleError>,
+) -> Result<(), (usize, RuleError)> {
+    rules.iter().zip(1..).try_for_each(|(rule, number)| check(rule).map_err(|error| (number, error)))
+}
+
+impl NotifyRule {
+    fn check(&self, targets: &BTreeMap<String, NotifyTarget>) -> Result<(), RuleError> {
+        if self.on.is_empty() || self.to.is_empty() {
+            return Err(RuleError::Empty);
         }
-        if let Some(unknown) = rule.to.iter().find(|name| !targets.contains_key(*name)) {
+        if let Some(unknown) = self.to.iter().find(|name| !targets.contains_key(*name)) {
             let known = targets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-            return wrong(format!("there is no target {unknown:?}; targets: {known}"));
+            return Err(RuleError::UnknownTarget { name: unknown.clone(), known });
         }
         for (event, option, is_set) in [
-            (NotifyEvent::RunLate, "late_after", rule.late_after.is_some()),
-            (NotifyEvent::BackupOld, "older_than", rule.older_than.is_some()),
+            (NotifyEvent::RunLate, "late_after", self.late_after.is_some()),
+            (NotifyEvent::BackupOld, "older_than", self.older_than.is_some()),
         ] {
-            if rule.on.contains(&event) && !is_set {
-                return wrong(format!("{} needs {option}, such as {option}: 2h", event.name()));
+            if self.on.contains(&event) && !is_set {
+                return Err(RuleError::NoLimit { event: event.name(), option });
             }
         }
-        if let Some(Err(error)) = rule.template.as_deref().map(check_template) {
-            return wrong(format!("template: {error}"));
-        }
+        self.check_template()
     }
-    Ok(())
-}
 
-/// Checks the rules of a project, whose targets are in the instance's settings.
-pub fn check_project_rules(rules: &[NotifyRule]) -> Result<(), String> {
-    use NotifyEvent::{RunFailed, RunRecovered, TaskFailed};
-    for (index, rule) in rules.iter().enumerate() {
-        let wrong = |reason: String| Err(format!("rule {}: {reason}", index + 1));
-        if let Some(event) = rule.on.iter().find(|event| ![RunFailed, RunRecovered, TaskFailed].contains(event)) {
-            let event = event.name();
-            return wrong(format!(
-                "{event} belongs in config.yaml; a project has run_failed, run_recovered and task_failed"
-            ));
-        }
-        if let Some(Err(error)) = rule.template.as_deref().map(check_template) {
-            return wrong(format!("template: {error}"));
-        }
+    fn check_template(&self) -> Result<(), RuleError> {
+        let Some(template) = &self.template else { return Ok(()) };
+        Ok(minijinja::Environment::new().template_from_str(template).map(drop)?)
     }
-    Ok(())
-}
-
-fn check_template(text: &str) -> Result<(), minijinja::Error> {
-    minijinja::Environment::new().template_from_str(text).map(drop)
 }
 
 fn is_http(address: &Secret) -> bool {
@@ -199,20 +250,23 @@ fn is_http(address: &Secret) -> bool {
 }
 
 impl NotifyTarget {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), TargetError> {
         match self {
-            Self::Webhook { url, .. } | Self::Slack { url } | Self::Teams { url } => match is_http(url) {
-                true => Ok(()),
-                false => Err("url: it is not a URL that begins with http".to_owned()),
-            },
+            Self::Webhook { url, .. } | Self::Slack { url } | Self::Teams { url } => {
+                if is_http(url) {
+                    Ok(())
+                } else {
+                    Err(TargetError::Url)
+                }
+            }
             Self::Email { to, from, server, .. } => {
                 if let Some(wrong) = to.iter().chain([from]).find(|address| !address.contains('@')) {
-                    return Err(format!("{wrong:?} is not an e-mail address"));
+                    return Err(TargetError::Address(wrong.clone()));
                 }
                 let is_smtp = server.0.starts_with("smtp://") || server.0.starts_with("smtps://");
                 match (to.is_empty(), is_smtp || server.is_reference()) {
-                    (true, _) => Err("to: at least one address is needed".to_owned()),
-                    (_, false) => Err("server: it is not a URL that begins with smtp:// or smtps://".to_owned()),
+                    (true, _) => Err(TargetError::NoAddress),
+                    (_, false) => Err(TargetError::Server),
                     _ => Ok(()),
                 }
             }
@@ -245,7 +299,7 @@ mod tests {
             ("heartbeat: example.org", "not a URL"),
             ("heartbeat_every: often", "not a duration"),
         ] {
-            let error = with(rules).unwrap_err();
+            let error = with(rules).unwrap_err().to_string();
             assert!(error.contains(reason), "{rules}: {error}");
         }
         for (target, reason) in [
@@ -256,7 +310,7 @@ mod tests {
             ("{type: slack}", "missing field `url`"),
             ("{type: webhook, url: 'http://x', secret: 12345678}", "put it in quotes"),
         ] {
-            let error = read(&format!("targets: {{t: {target}}}")).unwrap_err();
+            let error = read(&format!("targets: {{t: {target}}}")).unwrap_err().to_string();
             assert!(error.contains(reason), "{target}: {error}");
         }
     }

@@ -207,7 +207,7 @@ impl Setting {
             Value::String(text) if self.name == "datastore.url" => {
                 Some(DatastoreSetting::parse(&text).map_or(text, |setting| setting.to_string()))
             }
-            // Whoever knows the address can report a dead instance as alive.
+            // With the address, anybody can report a dead instance as alive.
             Value::String(_) if self.name == "notify.heartbeat" => Some("(set)".to_owned()),
             Value::String(text) => Some(text),
             Value::Number(number) => Some(number.to_string()),

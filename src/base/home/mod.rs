@@ -3,6 +3,7 @@
 pub mod backup_names;
 pub mod config_files;
 pub mod disk_kinds;
+pub mod failed_release;
 mod home_error;
 pub mod instances;
 pub mod journal;

@@ -3,18 +3,22 @@
 use super::env_vars;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The current time as RFC 3339 in UTC with whole seconds: `2026-01-31T08:15:00Z`.
 pub fn now_rfc3339() -> String {
-    rfc3339_in(std::time::Duration::ZERO)
+    rfc3339_in(Duration::ZERO)
 }
 
 /// The current time plus `pause`, in the same format.
-pub fn rfc3339_in(pause: std::time::Duration) -> String {
-    let now = jiff::Timestamp::now();
-    let later = jiff::SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok()).unwrap_or(now);
-    whole_second(later).to_string()
+pub fn rfc3339_in(pause: Duration) -> String {
+    whole_second(time_in(pause)).to_string()
+}
+
+/// The current time plus `pause`.
+pub fn time_in(pause: Duration) -> Timestamp {
+    let now = Timestamp::now();
+    SignedDuration::try_from(pause).ok().and_then(|pause| now.checked_add(pause).ok()).unwrap_or(now)
 }
 
 /// The time without its fraction of a second, as printed times show it.
@@ -57,7 +61,6 @@ impl ClockWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_recorded_time_is_never_in_the_future() {

@@ -116,7 +116,7 @@ pub enum Command {
     Db(WithOutput<db::DbCommand>),
     /// Bring removed history back
     History(WithOutput<history::HistoryCommand>),
-    /// Test targets of notifications, and list what was sent
+    /// Test targets of notifications, and list their deliveries
     Notify(WithOutput<notify::NotifyCommand>),
     /// List assets and their events, and materialize an asset
     Assets(WithOutput<assets::AssetsCommand>),

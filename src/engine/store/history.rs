@@ -43,10 +43,11 @@ impl OldRuns {
     }
 }
 
-/// Selects the [`OldRuns`], which are the first three parameters. These stay whatever the limits are: the newest run of
-/// each type, which the next run of an asset-triggered DAG begins at; the newest that stands for a scheduled one; the runs that `depends_on_past` of an unfinished
-/// run, of the next scheduled one and of a later one refers to (see `previous_run`); runs of a backfill that is not
-/// complete; runs with tries that are still being stopped, or with callbacks that are due.
+/// Selects the [`OldRuns`], which are the first three parameters. These stay with any limits: the newest run of
+/// each type, which the next run of an asset-triggered DAG begins at; the newest that stands for a scheduled one; the
+/// runs that `depends_on_past` of an unfinished run, of the next scheduled one and of a later one refers to (see
+/// `previous_run`); runs of a backfill that is not complete; runs with tries that are still being stopped, or with
+/// callbacks that are due.
 const OLD_RUNS: &str = "
     WITH next_date (date) AS (
         SELECT logical_date FROM dag_run
@@ -186,7 +187,7 @@ pub async fn remove_old_rows(client: &impl GenericClient, old: &OldRows, limit: 
     Ok(client.execute(&query, &[before, dag_ids, except, &limit]).await?)
 }
 
-/// Removes what old runs and versions leave behind: backfills that were completed before `before` and have no run any
+/// Removes the remains of old runs and versions: backfills that were completed before `before` and have no run any
 /// more, triggers whose tasks have ended, and locks of environments that nothing refers to.
 pub async fn remove_remains(client: &impl GenericClient, before: Timestamp) -> Result<()> {
     let backfills = "DELETE FROM backfill b WHERE b.completed_at < $1
@@ -202,11 +203,6 @@ pub async fn remove_remains(client: &impl GenericClient, before: Timestamp) -> R
                         AND NOT EXISTS (SELECT FROM dag_version v WHERE v.environment = e.hash)";
     client.execute(environments, &[&before]).await?;
     Ok(())
-}
-
-/// The ids of all DAGs, with the paths of their files.
-pub async fn dags(client: &impl GenericClient) -> Result<Vec<(String, String)>> {
-    fetch_all(client, "SELECT dag_id, fileloc FROM dag ORDER BY dag_id", &[]).await
 }
 
 /// All queued and running runs.
@@ -247,20 +243,12 @@ pub async fn reclaim_space(client: &ClientWrapper) -> Result<()> {
         let (size, used): (i64, i64) = fetch_one(client, query, &[&table]).await?;
         if used <= MAX_REWRITTEN && size - 2 * used >= MIN_FREED {
             // Gives up rather than make requests wait behind it.
-            let rewrite = format!("SET lock_timeout = '200ms'; VACUUM FULL {table}");
-            for statement in rewrite.split("; ") {
-                if let Err(error) = client.batch_execute(statement).await {
-                    tracing::info!("the free space of {table} stays for new rows: {error}");
-                }
+            client.batch_execute("SET lock_timeout = '200ms'").await?;
+            if let Err(error) = client.batch_execute(&format!("VACUUM FULL {table}")).await {
+                tracing::info!("the free space of {table} stays for new rows: {error}");
             }
             client.batch_execute("RESET lock_timeout").await?;
         }
     }
     Ok(())
-}
-
-/// The size of the history in the datastore, in bytes.
-pub async fn size(client: &impl GenericClient) -> Result<i64> {
-    let query = "SELECT coalesce(sum(pg_total_relation_size(t::regclass)), 0)::bigint FROM unnest($1::text[]) t";
-    fetch_one(client, query, &[&GROWING.as_slice()]).await
 }

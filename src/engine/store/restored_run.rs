@@ -3,6 +3,7 @@
 use super::{Result, StoreError};
 use crate::model::keys::RunKey;
 use serde_json::Value;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
 /// Tables with the rows of a run, each after those that it refers to.
@@ -24,10 +25,11 @@ pub async fn has_ended(client: &Client, run: &RunKey) -> Result<bool> {
     Ok(client.query_opt(query, &[&run.dag_id, &run.run_id]).await?.is_some())
 }
 
-/// Copies a run that has ended; returns the number of its task instances, or `None` if `source` does not have it. A DAG that does not
-/// exist any more is added as inactive. The version of the run is copied too, unless it is still there.
+/// Copies a run that has ended; returns the number of its task instances, or `None` if `source` does not have it. A DAG
+/// that does not exist any more is added as inactive. The version of the run is copied too, unless it is still there.
 pub async fn copy(source: &Client, target: &mut Client, run: &RunKey) -> Result<Option<u64>> {
-    let Some(mut row) = object(source, "dag_run", run).await? else { return Ok(None) };
+    let key: [&(dyn ToSql + Sync); 2] = [&run.dag_id, &run.run_id];
+    let Some(mut row) = object(source, "dag_run", "dag_id = $1 AND run_id = $2", &key).await? else { return Ok(None) };
     let transaction = target.transaction().await?;
     let same_date = "SELECT run_id FROM dag_run WHERE dag_id = $1 AND logical_date = $2::text::timestamptz";
     if let Some(other) = transaction.query_opt(same_date, &[&run.dag_id, &row["logical_date"].as_str()]).await? {
@@ -59,16 +61,14 @@ pub async fn exists(client: &Client, run: &RunKey) -> Result<bool> {
 }
 
 async fn copy_dag(source: &Client, target: &Transaction<'_>, dag_id: &str) -> Result<()> {
-    let query = "SELECT row_to_json(d)::text FROM dag d WHERE dag_id = $1";
-    let mut dag = json(&source.query_one(query, &[&dag_id]).await?.get::<_, String>(0))?;
+    let Some(mut dag) = object(source, "dag", "dag_id = $1", &[&dag_id]).await? else { return Ok(()) };
     (dag["is_active"], dag["current_version_id"]) = (false.into(), Value::Null);
     insert(target, "dag", &format!("[{dag}]"), "ON CONFLICT DO NOTHING").await.map(drop)
 }
 
 /// Copies a version of the DAG; returns its id in the target.
 async fn copy_version(source: &Client, target: &Transaction<'_>, id: i64) -> Result<Option<i64>> {
-    let query = "SELECT row_to_json(v)::text FROM dag_version v WHERE id = $1";
-    let mut version = json(&source.query_one(query, &[&id]).await?.get::<_, String>(0))?;
+    let Some(mut version) = object(source, "dag_version", "id = $1", &[&id]).await? else { return Ok(None) };
     let environment = version["environment"].as_str();
     let has_environment = "SELECT FROM environment WHERE hash = $1";
     if target.query_opt(has_environment, &[&environment]).await?.is_none() {
@@ -89,10 +89,16 @@ async fn copy_version(source: &Client, target: &Transaction<'_>, id: i64) -> Res
     Ok(same.map(|row| row.get(0)))
 }
 
-async fn object(client: &Client, table: &str, run: &RunKey) -> Result<Option<Value>> {
-    let query = format!("SELECT row_to_json(t)::text FROM {table} t WHERE dag_id = $1 AND run_id = $2");
-    let row = client.query_opt(&query, &[&run.dag_id, &run.run_id]).await?;
-    row.map(|row| json(&row.get::<_, String>(0))).transpose()
+/// The row of a table that the condition selects, as JSON.
+async fn object(
+    client: &Client,
+    table: &str,
+    condition: &str,
+    parameters: &[&(dyn ToSql + Sync)],
+) -> Result<Option<Value>> {
+    let query = format!("SELECT row_to_json(t)::text FROM {table} t WHERE {condition}");
+    let Some(row) = client.query_opt(&query, parameters).await? else { return Ok(None) };
+    serde_json::from_str(row.get(0)).map(Some).map_err(|error| StoreError::Invalid(error.to_string()))
 }
 
 /// The rows of a run as a JSON array, in which JSON columns keep their text.
@@ -108,8 +114,4 @@ async fn insert(target: &Transaction<'_>, table: &str, rows: &str, on_conflict: 
          SELECT * FROM json_populate_recordset(NULL::{table}, $1::text::json) {on_conflict}"
     );
     Ok(target.execute(&query, &[&rows]).await?)
-}
-
-fn json(text: &str) -> Result<Value> {
-    serde_json::from_str(text).map_err(|error| StoreError::Invalid(error.to_string()))
 }

@@ -7,12 +7,12 @@ use super::outcome::Outcome;
 use super::plan::UpgradePlan;
 use super::release::source::Source;
 use super::release::stage;
-use super::rollback::{failed_release, snapshot};
+use super::rollback::snapshot;
 use super::smoke::KnownFaults;
 use super::step_runner::StepRunner;
 use super::steps::{self, Direction, State, Step};
 use super::upgrade_context::UpgradeContext;
-use leoflow_base::home::Home;
+use leoflow_base::home::{Home, failed_release};
 use std::time::Instant;
 
 /// The origin of the target release.

@@ -3,7 +3,7 @@
 //!
 //! Each batch is one transaction, so a clean-up that is interrupted has removed whole runs; the next one continues.
 //! With an archive, the runs are chosen first, then a backup is created and test-restored, and only the chosen runs are
-//! removed: the backup holds every one of them, whatever dates they have.
+//! removed: the backup holds every one of them.
 
 pub mod deleted_logs;
 pub mod plan;
@@ -25,9 +25,10 @@ use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{blocking, checkpoint, mutex};
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::history::{self, OldRuns, Table};
-use leoflow_engine::store::notifications;
+use leoflow_engine::store::{StoreError, notifications};
 use plan::{Plan, PlanError, Request};
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -53,13 +54,34 @@ pub enum CleanError {
     #[error("a clean-up of the history is running already; wait until it is done")]
     Running,
     #[error("nothing was removed, because the archive was not created: {0}")]
-    Archive(String),
+    Archive(#[from] ArchiveError),
     #[error(transparent)]
     Datastore(#[from] DatastoreError),
     #[error("failed to remove task logs: {0}")]
     Logs(io::Error),
     #[error("cannot write run/upkeep.json: {0}")]
     Record(io::Error),
+}
+
+/// Why an archive was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("{}: {error}", path.display())]
+    File { path: PathBuf, error: io::Error },
+    #[error("{0}")]
+    Operation(String),
+    #[error(
+        "the backup {0} is encrypted and cannot be test-restored here: set backup.identity, or history.archive to off"
+    )]
+    Encrypted(String),
+    #[error("the backup {0} is not good: {1}")]
+    Damaged(String, Value),
+}
+
+impl From<StoreError> for CleanError {
+    fn from(error: StoreError) -> Self {
+        Self::Datastore(error.into())
+    }
 }
 
 impl From<CleanError> for ApiError {
@@ -74,7 +96,7 @@ impl From<CleanError> for ApiError {
     }
 }
 
-/// What was removed, or would be: rows by table, and bytes of task logs.
+/// The removed data, or in a preview the data to remove: rows by table, and bytes of task logs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Removed {
     pub rows: BTreeMap<String, u64>,
@@ -154,19 +176,18 @@ impl Cleaner {
         Ok(())
     }
 
-    /// Removes what the settings do not keep. With archives, which are whole backups, runs are removed once in a while.
+    /// Removes the history over the limits of the settings. With archives, which are whole backups, runs are removed once in a while.
     pub async fn clean_on_schedule(&self, core: &Core, settings: &HistorySettings) -> Result<(), CleanError> {
         let (home, now) = (core.home.clone(), Timestamp::now());
         let client = core.database.get().await?;
         let before = now.checked_sub(NOTIFICATIONS_KEPT).unwrap_or(now);
-        notifications::remove_old(&*client, before).await.map_err(DatastoreError::from)?;
+        notifications::remove_old(&*client, before).await?;
         drop(client);
         let archived_at = blocking::run(move || upkeep::read(&home)?.archived_at).await.ok().flatten();
         let is_recent = archived_at.is_some_and(|at| now.duration_since(at) < ARCHIVE_INTERVAL);
         let archive = settings.archive && !is_recent;
         let tables = if settings.archive && is_recent { vec![Table::TaskLogs] } else { Vec::new() };
-        let request =
-            Request { before: None, dag_ids: Vec::new(), exclude_dag_ids: Vec::new(), tables, archive: false };
+        let request = Request { tables, ..Request::default() };
         let plan = match Plan::new(core, &request, Timestamp::now()).await {
             Err(PlanError::NoLimit) => return Ok(()),
             plan => plan?,
@@ -190,22 +211,22 @@ impl Cleaner {
 
     async fn remove(&self, core: &Core, plan: &Plan, archive: bool) -> Result<(), CleanError> {
         let chosen = choose(core, plan).await?;
-        let runs = chosen.iter().map(|(_, _, runs)| runs.len() as u64).sum();
+        let runs = chosen.iter().map(|chosen| chosen.run_ids.len() as u64).sum();
         self.change(|progress| progress.runs = runs);
         if archive && (runs > 0 || has_old_rows(core, plan).await?) {
             self.change(|progress| progress.step = "creating an archive");
-            let path = create_archive(&core.home).await.map_err(CleanError::Archive)?;
+            let path = create_archive(&core.home).await?;
             self.change(|progress| progress.archive = Some(path));
             checkpoint("history.archived");
         }
         self.change(|progress| progress.step = "removing");
-        for (table, old, run_ids) in &chosen {
-            self.remove_runs(core, *table, old, run_ids).await?;
+        for chosen in &chosen {
+            self.remove_runs(core, chosen).await?;
         }
         for old in &plan.old_rows {
             loop {
                 let client = core.database.get().await?;
-                let removed = history::remove_old_rows(&*client, old, ROWS).await.map_err(DatastoreError::from)?;
+                let removed = history::remove_old_rows(&*client, old, ROWS).await?;
                 drop(client);
                 self.change(|progress| progress.removed.add(old.table.name(), removed));
                 if removed == 0 {
@@ -217,29 +238,23 @@ impl Cleaner {
         self.remove_logs(core, plan).await?;
         self.change(|progress| progress.step = "returning disk space");
         let client = core.database.get().await?;
-        if let Some(before) = plan.old_rows.first().map(|rows| rows.before).filter(|_| plan.is_unrestricted) {
-            history::remove_remains(&*client, before).await.map_err(DatastoreError::from)?;
+        if let Some(before) = plan.old_rows.first().map(|rows| rows.before).filter(|_| !plan.is_restricted) {
+            history::remove_remains(&*client, before).await?;
         }
         if runs > 0 || !self.progress().removed.rows.is_empty() {
-            history::reclaim_space(&client).await.map_err(DatastoreError::from)?;
+            history::reclaim_space(&client).await?;
         }
         Ok(())
     }
 
     /// Removes rows of a DAG's runs in batches, whose size is adapted to the time that they take.
-    async fn remove_runs(
-        &self,
-        core: &Core,
-        table: Table,
-        old: &OldRuns,
-        run_ids: &[String],
-    ) -> Result<(), CleanError> {
-        let (mut rest, mut size) = (run_ids, FIRST_RUNS);
+    async fn remove_runs(&self, core: &Core, chosen: &Chosen<'_>) -> Result<(), CleanError> {
+        let (mut rest, mut size) = (chosen.run_ids.as_slice(), FIRST_RUNS);
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(size.min(rest.len()));
-            let (removed, took) = remove_batch(core, table, old, batch).await?;
+            let (removed, took) = chosen.remove_batch(core, batch).await?;
             self.change(|progress| {
-                progress.removed.add(table.name(), removed);
+                progress.removed.add(chosen.table.name(), removed);
                 progress.done += batch.len() as u64;
             });
             checkpoint("history.batch");
@@ -271,14 +286,14 @@ pub async fn preview(core: &Core, request: &Request) -> Result<Removed, CleanErr
     let client = core.database.get().await?;
     let mut removed = Removed::default();
     for old in plan.old_runs.iter().filter(|_| !plan.run_tables.is_empty()) {
-        for (table, count) in history::count_old_runs(&*client, old).await.map_err(DatastoreError::from)? {
+        for (table, count) in history::count_old_runs(&*client, old).await? {
             let is_included = plan.run_tables.contains(&Table::DagRun)
                 || plan.run_tables.iter().any(|selected| selected.name() == table);
             removed.add(&table, if is_included { count.unsigned_abs() } else { 0 });
         }
     }
     for old in &plan.old_rows {
-        let count = history::count_old_rows(&*client, old).await.map_err(DatastoreError::from)?;
+        let count = history::count_old_rows(&*client, old).await?;
         removed.add(old.table.name(), count.unsigned_abs());
     }
     drop(client);
@@ -286,14 +301,20 @@ pub async fn preview(core: &Core, request: &Request) -> Result<Removed, CleanErr
     Ok(removed)
 }
 
-/// The runs to remove rows of, by table and DAG.
-async fn choose<'a>(core: &Core, plan: &'a Plan) -> Result<Vec<(Table, &'a OldRuns, Vec<String>)>, CleanError> {
+/// The runs of a DAG to remove rows of.
+struct Chosen<'a> {
+    table: Table,
+    old: &'a OldRuns,
+    run_ids: Vec<String>,
+}
+
+async fn choose<'a>(core: &Core, plan: &'a Plan) -> Result<Vec<Chosen<'a>>, CleanError> {
     let client = core.database.get().await?;
     let mut chosen = Vec::new();
     for table in &plan.run_tables {
         for old in &plan.old_runs {
-            let run_ids = history::old_runs(&*client, old, *table).await.map_err(DatastoreError::from)?;
-            chosen.push((*table, old, run_ids));
+            let run_ids = history::old_runs(&*client, old, *table).await?;
+            chosen.push(Chosen { table: *table, old, run_ids });
         }
     }
     Ok(chosen)
@@ -302,43 +323,40 @@ async fn choose<'a>(core: &Core, plan: &'a Plan) -> Result<Vec<(Table, &'a OldRu
 async fn has_old_rows(core: &Core, plan: &Plan) -> Result<bool, CleanError> {
     let client = core.database.get().await?;
     for old in &plan.old_rows {
-        if history::count_old_rows(&*client, old).await.map_err(DatastoreError::from)? > 0 {
+        if history::count_old_rows(&*client, old).await? > 0 {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Removes rows of these runs in one transaction, and the logs of runs that are removed. Returns the number of rows, and
-/// how long their removal took, without the check of what may be removed, whose time does not depend on the number.
-async fn remove_batch(
-    core: &Core,
-    table: Table,
-    old: &OldRuns,
-    run_ids: &[String],
-) -> Result<(u64, Duration), DatastoreError> {
-    let mut client = core.database.get().await?;
-    let transaction = client.transaction().await?;
-    let locked = history::lock_old_runs(&transaction, old, run_ids).await?;
-    let started = Instant::now();
-    let mut logs = Vec::new();
-    if table == Table::DagRun {
-        for run_id in &locked {
-            let folder = task_log::folder_of_run(&core.home, &old.dag_id, run_id);
-            logs.push(DeletedLogs::quarantine(&core.home, folder).await);
+impl Chosen<'_> {
+    /// Removes rows of some of the runs in one transaction, and the logs of runs that are removed. Returns the number of
+    /// rows, and how long their removal took, without the check of the runs, whose time does not depend on the number.
+    async fn remove_batch(&self, core: &Core, run_ids: &[String]) -> Result<(u64, Duration), DatastoreError> {
+        let mut client = core.database.get().await?;
+        let transaction = client.transaction().await?;
+        let locked = history::lock_old_runs(&transaction, self.old, run_ids).await?;
+        let started = Instant::now();
+        let mut logs = Vec::new();
+        if self.table == Table::DagRun {
+            for run_id in &locked {
+                let folder = task_log::folder_of_run(&core.home, &self.old.dag_id, run_id);
+                logs.push(DeletedLogs::quarantine(&core.home, folder).await);
+            }
         }
+        let removed = history::remove_of_runs(&transaction, self.table, &self.old.dag_id, &locked).await?;
+        transaction.commit().await?;
+        let took = started.elapsed();
+        logs.into_iter().for_each(DeletedLogs::remove);
+        Ok((removed, took))
     }
-    let removed = history::remove_of_runs(&transaction, table, &old.dag_id, &locked).await?;
-    transaction.commit().await?;
-    let took = started.elapsed();
-    logs.into_iter().for_each(DeletedLogs::remove);
-    Ok((removed, took))
 }
 
 /// The folders with the logs of unfinished runs.
 async fn unfinished_logs(core: &Core) -> Result<HashSet<PathBuf>, CleanError> {
     let client = core.database.get().await?;
-    let unfinished = history::unfinished_runs(&*client).await.map_err(DatastoreError::from)?;
+    let unfinished = history::unfinished_runs(&*client).await?;
     let folder = |run: &RunKey| task_log::folder_of_run(&core.home, &run.dag_id, &run.run_id);
     Ok(unfinished.iter().map(folder).collect())
 }
@@ -351,10 +369,11 @@ async fn old_logs(core: &Core, plan: &Plan) -> Result<Vec<(PathBuf, u64)>, Clean
 }
 
 /// Creates a backup that automatic removals of backups leave alone, and test-restores it.
-async fn create_archive(home: &Home) -> Result<PathBuf, String> {
+async fn create_archive(home: &Home) -> Result<PathBuf, ArchiveError> {
     let name = format!("{HISTORY_PREFIX}{}.tar.zst", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
-    files::create_private_dir(&home.backups()).map_err(|error| format!("{}: {error}", home.backups().display()))?;
-    let path = home.backups().join(name);
+    let folder = home.backups();
+    files::create_private_dir(&folder).map_err(|error| ArchiveError::File { path: folder.clone(), error })?;
+    let path = folder.join(name);
     let output = path.to_string_lossy().into_owned();
     let created = own_program::perform(home, "backup", ["lite", "backup", "--output", &output]).await;
     let created = succeeded(created)?;
@@ -364,26 +383,25 @@ async fn create_archive(home: &Home) -> Result<PathBuf, String> {
     let verified = own_program::perform(home, "verify", ["lite", "backups", "verify", &path_text]).await;
     let verified = succeeded(verified)?;
     let proof = &verified["backups"][0]["last_verified"];
-    let is_proven = proof["ok"] == true && proof["quick"] == false;
-    if !is_proven {
-        // It takes space and holds nothing that is going to be removed.
-        files::remove_any(&path).map_err(|error| format!("{path_text}: {error}"))?;
+    if proof["ok"] == true && proof["quick"] == false {
+        return Ok(path);
     }
-    match (is_proven, proof["unopened"] == true) {
-        (true, _) => Ok(path),
-        (false, true) => Err(format!(
-            "the backup {path_text} is encrypted and cannot be test-restored here: set backup.identity, or history.archive \
-             to off"
-        )),
-        (false, false) => Err(format!("the backup {path_text} is not good: {}", proof["problem"])),
-    }
+    // It takes space and holds nothing that is going to be removed.
+    files::remove_any(&path).map_err(|error| ArchiveError::File { path, error })?;
+    Err(match proof["unopened"] == true {
+        true => ArchiveError::Encrypted(path_text),
+        false => ArchiveError::Damaged(path_text, proof["problem"].clone()),
+    })
 }
 
 /// The result of an operation, or why it failed.
-fn succeeded(operation: Result<Operation, ApiError>) -> Result<serde_json::Value, String> {
-    let operation = operation.map_err(|error| error.message())?;
+fn succeeded(operation: Result<Operation, ApiError>) -> Result<Value, ArchiveError> {
+    let operation = operation.map_err(|error| ArchiveError::Operation(error.message()))?;
     match operation.status {
         Status::Done => Ok(operation.result.unwrap_or_default()),
-        _ => Err(operation.error.unwrap_or_else(|| format!("the {} failed", operation.kind))),
+        _ => {
+            let reason = operation.error.unwrap_or_else(|| format!("the {} failed", operation.kind));
+            Err(ArchiveError::Operation(reason))
+        }
     }
 }

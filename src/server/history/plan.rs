@@ -4,16 +4,18 @@ use crate::state::Core;
 use crate::state::database::DatastoreError;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::config::{Config, Retention, leoflow_yaml};
-use leoflow_engine::store::history::{self, OldRows, OldRuns, Table};
+use leoflow_engine::store::StoreError;
+use leoflow_engine::store::dag::dag_facts;
+use leoflow_engine::store::history::{OldRows, OldRuns, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-/// What a user asks to remove.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A user's request to remove history.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
-    /// Removes what is older; without it, the settings decide.
+    /// Removes older history; without it, the settings decide.
     pub before: Option<Timestamp>,
     /// Only history of these DAGs; empty for all.
     #[serde(default)]
@@ -42,6 +44,12 @@ pub enum PlanError {
     Datastore(#[from] DatastoreError),
 }
 
+impl From<StoreError> for PlanError {
+    fn from(error: StoreError) -> Self {
+        Self::Datastore(error.into())
+    }
+}
+
 /// Which task logs are removed: those of runs whose logs were last written before a time, and the oldest above a total
 /// size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,8 +67,8 @@ pub struct Plan {
     pub old_runs: Vec<OldRuns>,
     pub old_rows: Vec<OldRows>,
     pub logs: LogLimits,
-    /// True for all DAGs and tables.
-    pub is_unrestricted: bool,
+    /// True if the request selects DAGs or tables.
+    pub is_restricted: bool,
 }
 
 impl Plan {
@@ -70,7 +78,7 @@ impl Plan {
             return Err(PlanError::Future(future));
         }
         let settings = core.config();
-        let dags = history::dags(&*core.database.get().await?).await.map_err(DatastoreError::from)?;
+        let dags = dag_facts::files(&*core.database.get().await?).await?;
         let known: HashSet<&str> = dags.iter().map(|(dag_id, _)| dag_id.as_str()).collect();
         let mut named = request.dag_ids.iter().chain(&request.exclude_dag_ids);
         if let Some(unknown) = named.find(|dag_id| !known.contains(dag_id.as_str())) {
@@ -100,7 +108,7 @@ impl Plan {
         if request.archive && plan.run_tables.is_empty() && plan.old_rows.is_empty() {
             return Err(PlanError::NothingToArchive);
         }
-        plan.is_unrestricted = !is_restricted && request.tables.is_empty();
+        plan.is_restricted = is_restricted || !request.tables.is_empty();
         Ok(plan)
     }
 
@@ -112,7 +120,7 @@ impl Plan {
             old_rows: old_rows(before, dag_ids.as_ref(), &[]),
             // The logs of removed runs go with them; those of runs that stay go only by request.
             logs: LogLimits { before: None, max_bytes: None, dag_ids },
-            is_unrestricted: true,
+            is_restricted: false,
         }
     }
 
@@ -159,7 +167,7 @@ impl Plan {
                 max_bytes: settings.history.task_logs_bytes,
                 dag_ids,
             },
-            is_unrestricted: true,
+            is_restricted: false,
         }
     }
 

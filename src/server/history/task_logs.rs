@@ -4,13 +4,13 @@ use super::plan::LogLimits;
 use jiff::Timestamp;
 use leoflow_base::home::{DELETED_TASK_LOGS, Home};
 use leoflow_base::protocol::task_log;
-use leoflow_base::sys::fs::disk_usage::{self, Limits};
 use leoflow_base::sys::fs::{files, folders};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// The logs of a run.
 struct RunLogs {
@@ -20,7 +20,27 @@ struct RunLogs {
     bytes: u64,
 }
 
-const NO_LIMITS: Limits = Limits { entries: usize::MAX, time: Duration::from_secs(3600) };
+impl RunLogs {
+    /// Adds everything below a folder.
+    fn add(&mut self, folder: &Path) -> io::Result<()> {
+        for path in folders::entries(folder)? {
+            match fs::symlink_metadata(&path) {
+                Ok(meta) => {
+                    self.bytes += meta.blocks() * 512;
+                    if meta.is_dir() {
+                        self.add(&path)?;
+                    } else {
+                        self.written = self.written.max(meta.modified()?);
+                    }
+                }
+                // The run was deleted meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Lists the folders of logs over the limits, oldest first, with their sizes in bytes. The folders of `unfinished` runs
 /// stay. Blocks.
@@ -35,8 +55,9 @@ pub fn excess(home: &Home, limits: &LogLimits, unfinished: &HashSet<PathBuf>) ->
     let mut runs = Vec::new();
     for dag in dags.iter().filter(|dag| !dag.ends_with(DELETED_TASK_LOGS) && dag.is_dir()) {
         for folder in folders::entries(dag)?.into_iter().filter(|run| run.is_dir()) {
-            let written = newest_file(&folder)?;
-            runs.push(RunLogs { written, bytes: disk_usage::measure(&folder, NO_LIMITS).bytes, folder });
+            let mut logs = RunLogs { folder: folder.clone(), written: SystemTime::UNIX_EPOCH, bytes: 0 };
+            logs.add(&folder)?;
+            runs.push(logs);
         }
     }
     runs.sort_by(|a, b| (a.written, &a.folder).cmp(&(b.written, &b.folder)));
@@ -52,20 +73,6 @@ pub fn excess(home: &Home, limits: &LogLimits, unfinished: &HashSet<PathBuf>) ->
         }
     }
     Ok(excess)
-}
-
-/// When the newest file below a folder was written.
-fn newest_file(folder: &Path) -> io::Result<SystemTime> {
-    let mut newest = SystemTime::UNIX_EPOCH;
-    for path in folders::entries(folder)? {
-        match fs::symlink_metadata(&path) {
-            Ok(meta) => newest = newest.max(if meta.is_dir() { newest_file(&path)? } else { meta.modified()? }),
-            // The run was deleted meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(newest)
 }
 
 /// Removes the folders; returns the number of freed bytes. Blocks.
@@ -85,6 +92,7 @@ pub fn remove(excess: Vec<(PathBuf, u64)>) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn the_oldest_logs_go_and_those_of_unfinished_runs_stay() {

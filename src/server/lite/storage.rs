@@ -11,8 +11,6 @@ use std::time::Duration;
 
 /// Time limit for measuring all folders.
 const TOTAL_TIME: Duration = Duration::from_secs(1);
-/// Free space below which the page warns, as `leoflow doctor` does. Bytes.
-const LOW_SPACE: u64 = 1024 * 1024 * 1024;
 
 #[derive(Debug, Serialize)]
 pub struct Storage {
@@ -30,7 +28,7 @@ pub struct ShownKind {
     pub size: String,
     /// True when there is more than was measured.
     pub is_partial: bool,
-    /// A command that shows or removes what is unused.
+    /// A command that lists or removes unused data.
     pub command: Option<&'static str>,
 }
 
@@ -61,7 +59,7 @@ pub fn read(home: &Home) -> Storage {
         kinds: kinds.into_iter().map(shown).collect(),
         total: size_text(Some(total.bytes)),
         free: size_text(free),
-        is_low: free.is_some_and(|free| free < LOW_SPACE),
+        is_low: free.is_some_and(|free| free < disk::LOW_SPACE),
     }
 }
 

@@ -3,19 +3,16 @@
 use crate::state::Core;
 use jiff::{SignedDuration, Timestamp};
 use leoflow_base::config::{NotifyEvent, NotifySettings};
-use leoflow_base::home::Home;
 use leoflow_base::home::upkeep::{self, Upkeep};
+use leoflow_base::home::{Home, failed_release};
 use leoflow_base::sys::blocking;
-use leoflow_base::sys::fs::{disk, files};
+use leoflow_base::sys::fs::disk;
 use leoflow_engine::store::notifications::{self, Subject};
 use leoflow_engine::store::{Result, StoreError};
 use leoflow_postgres::GenericClient;
-use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-/// Free space below which the disk is low, in bytes.
-const LOW_SPACE: u64 = 1024 * 1024 * 1024;
 /// The subject of conditions of the instance itself.
 const INSTANCE: &str = "instance";
 
@@ -43,9 +40,9 @@ fn of_home(home: &Home, older_than: &[Duration]) -> Vec<Condition> {
             add(NotifyEvent::BackupOld, &format!("{INSTANCE}{}", suffix(*limit)), age_of_backup(&upkeep, *limit));
         }
     }
-    let free = disk::free_bytes(home.root()).ok().filter(|free| *free < LOW_SPACE);
+    let free = disk::free_bytes(home.root()).ok().filter(|free| *free < disk::LOW_SPACE);
     add(NotifyEvent::DiskLow, INSTANCE, free.map(|free| format!("{} free", disk::human_size(free))));
-    if let Some(failed) = failed_release(home) {
+    if let Some(failed) = failed_release::read(home) {
         let subject = format!("{} {}", failed.version, failed.at);
         add(NotifyEvent::UpgradeRolledBack, &subject, Some(format!("{}: {}", failed.version, failed.reason)));
     }
@@ -62,18 +59,6 @@ fn age_of_backup(upkeep: &Upkeep, limit: Duration) -> Option<String> {
     let age = now.duration_since(upkeep.backup.last(now));
     let is_old = SignedDuration::try_from(limit).is_ok_and(|limit| age > limit);
     is_old.then(|| format!("the last backup is {} hours old", age.as_hours()))
-}
-
-/// The release that the last upgrade failed to switch to, as the upgrade records it.
-#[derive(Deserialize)]
-struct FailedRelease {
-    version: String,
-    at: String,
-    reason: String,
-}
-
-fn failed_release(home: &Home) -> Option<FailedRelease> {
-    files::read_json(&home.failed_release(), 64 * 1024).ok()?
 }
 
 /// Begins and ends episodes by what holds now. `known` are the conditions that held the last time; `None` at the start,

@@ -1,7 +1,7 @@
-//! Notifications: chooses the targets of what has happened by the rules of `notify`, sends the messages, and calls the
+//! Notifications: chooses the targets of recorded events by the rules of `notify`, sends the messages, and calls the
 //! heartbeat.
 //!
-//! What happens is recorded in the transaction in which it happens (`store::notifications`), and each delivery has a
+//! An event is recorded in the transaction in which it happens (`store::notifications`), and each delivery has a
 //! row until it was sent, so that a kill loses none. A task waits for none of this.
 
 mod conditions;
@@ -11,12 +11,12 @@ pub mod send;
 use crate::state::Core;
 use crate::state::database::DatastoreError;
 use deadpool_postgres::ClientWrapper;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use leoflow_base::config::{Config, NotifyEvent, NotifyRule, NotifySettings, instance_name, leoflow_yaml};
 use leoflow_base::home::upkeep;
-use leoflow_base::sys::checkpoint;
+use leoflow_base::sys::{checkpoint, clock};
+use leoflow_engine::store::dag::dag_facts;
 use leoflow_engine::store::events::Event;
-use leoflow_engine::store::history;
 use leoflow_engine::store::notifications::{self, Delivery, Notification, Unwanted};
 use send::SendError;
 use std::collections::HashSet;
@@ -46,6 +46,17 @@ const ROUND_LIMIT: Duration = Duration::from_secs(60);
 /// Messages that are sent to one target at the same time.
 const MAX_IN_FLIGHT: usize = 4;
 
+/// Why a message was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    #[error("config.yaml is invalid; see leoflow verify-config")]
+    InvalidSettings,
+    #[error("the settings have no target {0}")]
+    UnknownTarget(String),
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
 /// What the notifier knows from one round to the next.
 #[derive(Default)]
 struct Notifier {
@@ -71,23 +82,21 @@ pub async fn run(core: Arc<Core>) {
     loop {
         // While the file is invalid, for example half edited, nothing is decided: no rule would be found.
         let config = core.config();
-        let is_used =
-            config.as_ref().is_some_and(|config| !config.notify.rules.is_empty() || config.notify.heartbeat.is_some());
+        let is_used = config.as_ref().is_some_and(|config| config.notify.is_used());
         let (mut next, mut is_done) = (None, false);
         // An idle server without rules opens no connection.
         if let Some(config) = config.filter(|_| is_used || has_news) {
             let round = tokio::time::timeout(ROUND_LIMIT, notifier.round(&core, &Arc::new(config))).await;
-            let retry_at = || Timestamp::now().checked_add(SignedDuration::try_from(first_pause()).ok()?).ok();
             is_done = true;
             next = match round {
                 Ok(Ok(next)) => next,
-                Ok(Err(error)) => {
-                    warn!("notifications are delayed: {error}");
-                    retry_at()
-                }
-                Err(_) => {
-                    warn!("notifications are delayed: the datastore does not answer");
-                    retry_at()
+                failed => {
+                    let reason = failed.map_or_else(
+                        |_| "the datastore does not answer".to_owned(),
+                        |failed| failed.err().map(|error| error.to_string()).unwrap_or_default(),
+                    );
+                    warn!("notifications are delayed: {reason}");
+                    Some(clock::time_in(first_pause()))
                 }
             };
         }
@@ -125,8 +134,7 @@ impl Notifier {
     async fn round(&mut self, core: &Arc<Core>, config: &Arc<Config>) -> Result<Option<Timestamp>, DatastoreError> {
         let settings = &config.notify;
         let is_watched = self.watched_at.is_none_or(|watched| watched.elapsed() >= watch_interval());
-        let is_used = !settings.rules.is_empty() || settings.heartbeat.is_some();
-        if is_used && is_watched {
+        if settings.is_used() && is_watched {
             self.watched_at = Some(Instant::now());
             self.watch(core, config).await?;
             if self.down_since.is_some() {
@@ -144,11 +152,10 @@ impl Notifier {
         for delivery in due {
             is_all &= self.begin_to_send(core, config, delivery);
         }
-        let retry_at = Timestamp::now().checked_add(SignedDuration::try_from(watch_interval()).unwrap_or_default());
         if !is_all && self.in_flight.is_empty() {
-            return Ok(retry_at.ok());
+            return Ok(Some(clock::time_in(watch_interval())));
         }
-        // What waits for others to the same target is looked at again when one of them ends.
+        // Deliveries that wait for others to the same target are looked at again when one of them ends.
         Ok(next.filter(|_| self.in_flight.is_empty()))
     }
 
@@ -183,7 +190,7 @@ impl Notifier {
         if !is_up {
             return Ok(());
         }
-        if settings.rules.iter().flat_map(|rule| &rule.on).any(|event| !is_of_scheduler(*event)) {
+        if settings.rules.iter().flat_map(|rule| &rule.on).any(|event| !event.is_of_scheduler()) {
             let conditions = conditions::read(core, settings).await;
             let client = core.database.get().await?;
             conditions::note(&*client, &conditions, &mut self.conditions).await?;
@@ -246,14 +253,14 @@ async fn route(
     config: &Config,
     notification: &mut Notification,
 ) -> Result<bool, DatastoreError> {
-    if let (NotifyEvent::TaskFailed, Some(key)) = (event_of(notification), notification.instance())
+    if let (Some(NotifyEvent::TaskFailed), Some(key)) = (event_of(notification), notification.instance())
         && let Some(outcome) = notifications::outcome(client, &key).await?
     {
         notifications::explain(client, notification.id, &outcome).await?;
         notification.detail = Some(outcome);
     }
     let Some(rules) = rules_for(client, config, notification).await? else { return Ok(false) };
-    let is_end_wanted = event_of(notification) == NotifyEvent::RunFailed
+    let is_end_wanted = event_of(notification) == Some(NotifyEvent::RunFailed)
         && rules.iter().any(|rule| rule.on.contains(&NotifyEvent::RunRecovered) && is_for_dag(rule, notification));
     let unwanted = if is_end_wanted { Unwanted::KeepEpisode } else { Unwanted::Forget };
     let matching: Vec<NotifyRule> = rules.into_iter().filter(|rule| matches(rule, notification)).collect();
@@ -262,36 +269,28 @@ async fn route(
     Ok(true)
 }
 
-/// The event of a notification; one that this release does not know matches no rule.
-fn event_of(notification: &Notification) -> NotifyEvent {
-    NotifyEvent::parse(&notification.event).unwrap_or(NotifyEvent::DatastoreDown)
+/// The event of a notification; `None` if this release does not know it.
+fn event_of(notification: &Notification) -> Option<NotifyEvent> {
+    NotifyEvent::parse(&notification.event)
 }
 
 /// Records the outcome of an attempt.
-async fn record(core: &Core, delivery: &Delivery, sent: Result<(), String>) -> Result<(), DatastoreError> {
+async fn record(core: &Core, delivery: &Delivery, sent: Result<(), DeliveryError>) -> Result<(), DatastoreError> {
     let client = core.database.get().await?;
     match sent {
         Ok(()) => notifications::sent(&*client, delivery).await?,
         Err(reason) => {
             warn!("the notification {} was not sent to {}: {reason}", delivery.notification.event, delivery.target);
-            notifications::not_sent(&*client, delivery, &reason, next_attempt(delivery.attempts)).await?;
+            notifications::not_sent(&*client, delivery, &reason.to_string(), next_attempt(delivery.attempts)).await?;
         }
     }
     Ok(())
 }
 
-/// True for an event that the scheduler records.
-fn is_of_scheduler(event: NotifyEvent) -> bool {
-    [NotifyEvent::RunFailed, NotifyEvent::RunRecovered, NotifyEvent::TaskFailed].contains(&event)
-}
-
 fn next_attempt(attempts: i32) -> Option<Timestamp> {
-    if attempts + 1 >= MAX_ATTEMPTS {
-        return None;
-    }
     let factor = 4_u32.saturating_pow(attempts.unsigned_abs());
     let pause = first_pause().saturating_mul(factor).min(MAX_PAUSE);
-    Timestamp::now().checked_add(SignedDuration::try_from(pause).ok()?).ok()
+    (attempts + 1 < MAX_ATTEMPTS).then(|| clock::time_in(pause))
 }
 
 /// The rules for a notification: those of the settings, and those of the DAG's project; `None` while the latter are
@@ -303,7 +302,7 @@ async fn rules_for(
 ) -> Result<Option<Vec<NotifyRule>>, DatastoreError> {
     let mut rules = config.notify.rules.clone();
     if let (Some(dag_id), Some(workspace)) = (&notification.dag_id, &config.workspace) {
-        let file = history::dags(client).await?.into_iter().find(|(id, _)| id == dag_id).map(|(_, file)| file);
+        let file = dag_facts::file(client, dag_id).await?;
         for folder in file.map(|file| leoflow_python::folders(workspace, Path::new(&file))).unwrap_or_default() {
             match leoflow_yaml::load(&folder) {
                 Ok(Some(own)) => {
@@ -326,8 +325,8 @@ fn is_for_dag(rule: &NotifyRule, notification: &Notification) -> bool {
 fn matches(rule: &NotifyRule, notification: &Notification) -> bool {
     let is_wanted = rule.on.iter().any(|event| event.name() == notification.event);
     let limit = match event_of(notification) {
-        NotifyEvent::RunLate => rule.late_after,
-        NotifyEvent::BackupOld => rule.older_than,
+        Some(NotifyEvent::RunLate) => rule.late_after,
+        Some(NotifyEvent::BackupOld) => rule.older_than,
         _ => None,
     };
     let is_limit = limit.is_none_or(|limit| notification.subject.ends_with(&conditions::suffix(limit)));
@@ -346,8 +345,8 @@ async fn send_to(
     name: &str,
     notification: &Notification,
     template: Option<&str>,
-) -> Result<(), String> {
-    let target = config.notify.targets.get(name).ok_or_else(|| format!("the settings have no target {name}"))?;
+) -> Result<(), DeliveryError> {
+    let target = config.notify.targets.get(name).ok_or_else(|| DeliveryError::UnknownTarget(name.to_owned()))?;
     let base_url = format!("http://{}:{}", config.own_address(), config.port);
     let context = message::context(notification, instance_name(Some(config)), &base_url);
     // Without a row, the time is what tells two of them apart.
@@ -355,12 +354,11 @@ async fn send_to(
         0 => format!("{}-{}/{name}", notification.event, notification.happened_at.as_second()),
         id => format!("{id}/{name}"),
     };
-    let sent = send::send(target, &id, &message::text(template, &context), &context).await;
-    sent.map_err(|error: SendError| error.to_string())
+    Ok(send::send(target, &id, &message::text(template, &context), &context).await?)
 }
 
 /// Sends a message to a target, to test it.
-pub async fn test(core: &Core, name: &str) -> Result<(), String> {
-    let config = core.config().ok_or_else(|| "config.yaml is invalid; see leoflow verify-config".to_owned())?;
+pub async fn test(core: &Core, name: &str) -> Result<(), DeliveryError> {
+    let config = core.config().ok_or(DeliveryError::InvalidSettings)?;
     send_to(&config, name, &message::test_notification(), None).await
 }

@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(missed, Some((Kind::Backup, time_at("06:12:00"))));
         let coming = next_due_at(&hourly, &jobs("06:10:00"), 0, "06:10:00", "06:20:00");
         assert_eq!(coming, Some((Kind::Backup, time_at("07:00:00"))));
-        // Old history is removed daily, whatever the schedules are.
+        // Old history is removed daily, with any schedules of the others.
         let midnight = "2026-03-03T00:00:00Z".parse().unwrap();
         let off = next_due_at(&settings("off", "off"), &jobs("03:30:00"), 0, "06:10:00", "06:10:01");
         assert_eq!(off, Some((Kind::History, midnight)));

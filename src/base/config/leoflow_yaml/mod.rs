@@ -10,7 +10,7 @@ pub use environment::{EnvironmentSettings, take_environment};
 
 use self::keys::{HISTORY, PROJECT, TASK, default_names, names};
 use super::document::{Problem, line_of, show, to_mapping};
-use super::{NotifyRule, Retention, check_project_rules};
+use super::{NotifyRule, Retention, read_project_rules};
 use crate::sys::fs::files;
 use serde_json::{Map, Value as Json};
 use serde_yaml::{Mapping, Value};
@@ -164,10 +164,10 @@ impl<'a> Reader<'a> {
             "tasks" => self.tasks(value),
             "history" => self.history(value),
             "notify" => {
-                let rules = serde_yaml::from_value::<Vec<NotifyRule>>(value.clone()).map_err(|error| error.to_string());
-                let checked = rules.and_then(|rules| check_project_rules(&rules));
-                let json = checked.is_ok().then(|| serde_json::to_value(value).ok()).flatten();
-                self.or_problem(json, name, format!("{name}: {}", checked.err().unwrap_or_default()))
+                let rules = read_project_rules(value);
+                let json = rules.is_ok().then(|| serde_json::to_value(value).ok()).flatten();
+                let problem = rules.err().map(|error| error.to_string());
+                self.or_problem(json, name, format!("{name}: {}", problem.unwrap_or_default()))
             }
             "dag_source" => {
                 let path = self.string(name, value)?;

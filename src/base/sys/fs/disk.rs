@@ -14,6 +14,9 @@ pub fn same_file_system(left: &Path, right: &Path) -> io::Result<bool> {
     Ok(device(left)? == device(right)?)
 }
 
+/// Free space below which users are warned, in bytes.
+pub const LOW_SPACE: u64 = 1024 * 1024 * 1024;
+
 /// Bytes that an unprivileged user may still write on the file system of `path`, or of its nearest
 /// existing parent.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {

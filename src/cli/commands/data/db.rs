@@ -25,7 +25,7 @@ pub enum DbCommand {
 
 #[derive(Args, Debug)]
 pub struct Clean {
-    /// Remove what is older than this date [default: the limits of the settings]
+    /// Remove history that is older than this date [default: the limits of the settings]
     #[arg(long, alias = "clean-before-timestamp", value_name = "DATE")]
     before: Option<String>,
     /// Only the history of these DAGs, separated by commas [default: all DAGs]

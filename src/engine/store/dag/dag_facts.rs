@@ -5,7 +5,7 @@ use crate::store::asset::asset_lists::CONFLICTS;
 use crate::store::dag::next_runs;
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing, Source};
-use crate::store::rows::{fetch_all, from_row};
+use crate::store::rows::{fetch_all, fetch_optional, from_row};
 use crate::store::run::new_run;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -37,6 +37,16 @@ pub async fn tags(client: &impl GenericClient, listing: Listing<TagField>) -> Re
 /// The ids of all DAGs, also of inactive ones.
 pub async fn ids(client: &impl GenericClient) -> Result<Vec<String>> {
     fetch_all(client, "SELECT dag_id FROM dag", &[]).await
+}
+
+/// The ids of all DAGs, with the paths of their files.
+pub async fn files(client: &impl GenericClient) -> Result<Vec<(String, String)>> {
+    fetch_all(client, "SELECT dag_id, fileloc FROM dag ORDER BY dag_id", &[]).await
+}
+
+/// The path of a DAG's file; `None` if there is no such DAG.
+pub async fn file(client: &impl GenericClient, dag_id: &str) -> Result<Option<String>> {
+    fetch_optional(client, "SELECT fileloc FROM dag WHERE dag_id = $1", &[&dag_id]).await
 }
 
 /// The ids of the DAGs that start runs by their schedules: active, not paused, and with a schedule of dates.

@@ -33,8 +33,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Free disk space below which doctor warns, in bytes.
-const SPACE_RECOMMENDED: u64 = 1024 * 1024 * 1024;
 /// Free disk space below which doctor reports a problem, in bytes; a first start needs about 150 MB.
 const SPACE_REQUIRED: u64 = 300 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
@@ -218,7 +216,7 @@ fn space(home: &Home) -> Finding {
         Ok(free) if free < SPACE_REQUIRED => {
             problem(format!("{} MiB free", free / MIB), format!("free at least {} MiB", SPACE_REQUIRED / MIB))
         }
-        Ok(free) if free < SPACE_RECOMMENDED => warning(format!("{} MiB free", free / MIB), "free some disk space"),
+        Ok(free) if free < disk::LOW_SPACE => warning(format!("{} MiB free", free / MIB), "free some disk space"),
         Ok(free) => ok(format!("{} MiB free", free / MIB)),
         Err(error) => warning(format!("cannot read the free space: {error}"), "check that the home's disk is mounted"),
     }
@@ -229,9 +227,7 @@ fn history(home: &Home, config: Option<&Config>) -> Option<Finding> {
     if config?.history.is_set() {
         return None;
     }
-    let kinds = disk_kinds::measure_kinds(home, Duration::from_secs(2));
-    let history = kinds.iter().filter(|kind| disk_kinds::HISTORY.contains(&kind.name));
-    let bytes: u64 = history.map(|kind| kind.usage.bytes).sum();
+    let bytes = disk_kinds::measure_history(home, Duration::from_secs(2)).bytes;
     let remedy = "leoflow config set history.keep_days 90";
     let text = format!("runs and task logs take {}, and nothing limits them", disk::human_size(bytes));
     (bytes > LARGE_HISTORY).then(|| warning(text, remedy))

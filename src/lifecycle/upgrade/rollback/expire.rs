@@ -11,14 +11,13 @@ use tracing::warn;
 
 /// Interval between checks of the expiry. One long timer would not be reliable on a laptop that sleeps.
 const POLL_INTERVAL: Duration = Duration::from_secs(10 * 60);
-/// Free disk space in bytes below which the snapshot is dropped early.
-const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Runs until no snapshot is retained.
 pub async fn run(home: Home, access: Access) {
     while let Some(retained) = history::snapshot(&home) {
         let is_due = retained.until <= clock::unix_seconds();
-        let space_is_low = disk::free_bytes(home.root()).is_ok_and(|free| free < LOW_SPACE_BYTES);
+        // A snapshot of the old release is dropped early when space is short.
+        let space_is_low = disk::free_bytes(home.root()).is_ok_and(|free| free < disk::LOW_SPACE);
         if is_due || space_is_low {
             drop_snapshot(&home, &access, &retained.database).await;
         }

@@ -2,7 +2,6 @@
 
 pub mod capacity;
 pub mod expire;
-pub mod failed_release;
 pub mod history;
 pub mod rollback_plan;
 pub mod rollback_record;

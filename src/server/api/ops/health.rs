@@ -26,7 +26,7 @@ pub async fn healthz(State(state): Shared) -> Response {
     }
 }
 
-/// Answers 200 while this process handles requests, whatever the datastore does: a restart would not help.
+/// Answers 200 while this process handles requests, also without a datastore: a restart would not help.
 pub async fn livez() -> Json<Value> {
     Json(json!({"ok": true}))
 }

@@ -1,8 +1,8 @@
 //! `upgrade/failed.json`: the last release that failed here and was rolled back; upgrading to it again shows a warning.
 
-use leoflow_base::home::Home;
-use leoflow_base::sys::clock;
-use leoflow_base::sys::fs::files;
+use super::Home;
+use crate::sys::clock;
+use crate::sys::fs::files;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn the_last_failure_is_recorded_until_the_release_works() {
         let folder = tempfile::tempdir().unwrap();
-        let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
+        let home = crate::home::resolve(Some(&folder.path().join("h"))).unwrap();
         let (failing, other) = (Version::new(0, 2, 0), Version::new(0, 3, 0));
         assert_eq!(read(&home), None);
         remember(&home, &failing, "the smoke test failed\nthe end of its log").unwrap();
