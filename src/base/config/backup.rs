@@ -2,7 +2,7 @@
 
 use super::cadence::{Cadence, duration};
 use super::keys::{ValueError, count};
-use super::{Recipient, SecretReference};
+use super::{CopyPlace, Recipient, SecretReference, copies};
 use serde_yaml::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct BackupSettings {
     pub passphrase: Option<SecretReference>,
     /// File of a private key on this machine, needed to test-restore backups here that are encrypted to `recipients`.
     pub identity: Option<PathBuf>,
+    /// Places that backups are copied to.
+    pub copies: Vec<CopyPlace>,
 }
 
 impl Default for BackupSettings {
@@ -41,13 +43,14 @@ impl Default for BackupSettings {
             recipients: Vec::new(),
             passphrase: None,
             identity: None,
+            copies: Vec::new(),
         }
     }
 }
 
 const GIB: u64 = 1024 * 1024 * 1024;
-const ALLOWED: &str = "a mapping of schedule, verify, keep, max_age, max_bytes, task_logs_bytes, recipients, passphrase and \
-                       identity, see `leoflow config list`";
+const ALLOWED: &str = "a mapping of schedule, verify, keep, max_age, max_bytes, task_logs_bytes, recipients, passphrase, \
+                       identity and copies, see `leoflow config list`";
 // Descriptions of allowed values, shown after "is not".
 const SCHEDULE: &str = "a cron expression such as `0 3 * * *` or @daily, an interval of time awake such as 24h, or off";
 const AGE: &str = "a duration such as 30d or 12h, or off";
@@ -69,6 +72,7 @@ impl BackupSettings {
         "recipients",
         "passphrase",
         "identity",
+        "copies",
     ];
 
     /// Parses the value of the key; `Err` describes the allowed values.
@@ -95,6 +99,12 @@ impl BackupSettings {
                     set(&mut settings.passphrase, reference, "passphrase", SECRET_REFERENCE)?;
                 }
                 Some("identity") => set(&mut settings.identity, path().map(Some), "identity", PATH)?,
+                Some("copies") => {
+                    settings.copies = copies::read(value).map_err(|error| ValueError {
+                        subkey: Some("copies"),
+                        ..ValueError::because(error.to_string())
+                    })?;
+                }
                 // An unknown key may belong to a later release; the caller warns about it.
                 _ => {}
             }

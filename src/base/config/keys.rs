@@ -62,7 +62,7 @@ impl ValueError {
         Self { subkey: Some(subkey), allowed, reason: None }
     }
 
-    fn because(reason: String) -> Self {
+    pub(super) fn because(reason: String) -> Self {
         Self { subkey: None, allowed: "valid", reason: Some(reason) }
     }
 }

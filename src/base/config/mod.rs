@@ -2,6 +2,7 @@
 
 mod backup;
 mod cadence;
+mod copies;
 mod datastore;
 mod document;
 mod edit;
@@ -18,6 +19,7 @@ mod overdue;
 mod recipient;
 mod renamed;
 pub mod running_settings;
+mod secret;
 mod secret_references;
 mod settings;
 mod update;
@@ -25,6 +27,7 @@ mod upgrade;
 
 pub use backup::BackupSettings;
 pub use cadence::{Cadence, duration};
+pub use copies::{AddressError, CopyAddress, CopyPlace};
 pub use datastore::{Address, DatastoreSetting, ExternalUrl, Tls};
 pub use document::Problem;
 pub use edit::{EditError, remove_key, remove_subkey, set_keys};
@@ -36,11 +39,12 @@ pub use layers::{
 };
 pub use load::{Config, ConfigError, Loaded, parse, read_file};
 pub(crate) use notify::read_project_rules;
-pub use notify::{NotifyEvent, NotifyRule, NotifySettings, NotifyTarget, Secret};
+pub use notify::{NotifyEvent, NotifyRule, NotifySettings, NotifyTarget};
 pub use origin::Origin;
 pub use overdue::Overdue;
 pub use recipient::{Recipient, SecretError, SecretReference, UnreadableSecret};
 pub use renamed::with_new_names;
+pub use secret::Secret;
 pub use secret_references::self_contained;
 pub use settings::{SECRETS, SETTINGS, Setting, SettingError};
 pub(crate) use update::locked;

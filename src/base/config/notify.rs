@@ -1,8 +1,7 @@
 //! The `notify` key: who is notified of what. `targets` says how a message is sent, `rules` which events go where.
 
-use super::SecretReference;
+use super::Secret;
 use super::cadence::duration;
-use crate::sys::env_vars;
 use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -77,47 +76,6 @@ pub struct NotifyRule {
     pub late_after: Option<Duration>,
     #[serde(default, deserialize_with = "some_duration")]
     pub older_than: Option<Duration>,
-}
-
-/// A value that may be secret: itself, or a reference to where it is stored.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl<'de> Deserialize<'de> for Secret {
-    /// An error does not show the value.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Raw {
-            Text(String),
-            Other(de::IgnoredAny),
-        }
-        match Raw::deserialize(deserializer)? {
-            Raw::Text(text) => Ok(Self(text)),
-            Raw::Other(_) => Err(de::Error::custom("a URL, secret or password is not text; put it in quotes")),
-        }
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-impl Secret {
-    /// Reads the value; the error says why its reference cannot be read.
-    pub fn read(&self) -> Result<String, super::recipient::SecretError> {
-        match SecretReference::parse(&self.0) {
-            Some(reference) => reference.read(env_vars::text).map(|text| text.trim().to_owned()),
-            None => Ok(self.0.clone()),
-        }
-    }
-
-    /// True for a reference, whose value is checked only when it is used.
-    fn is_reference(&self) -> bool {
-        SecretReference::parse(&self.0).is_some()
-    }
 }
 
 fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
@@ -246,7 +204,7 @@ impl NotifyRule {
 }
 
 fn is_http(address: &Secret) -> bool {
-    address.is_reference() || ["http://", "https://"].iter().any(|scheme| address.0.starts_with(scheme))
+    address.is_reference() || ["http://", "https://"].iter().any(|scheme| address.text().starts_with(scheme))
 }
 
 impl NotifyTarget {
@@ -263,7 +221,7 @@ impl NotifyTarget {
                 if let Some(wrong) = to.iter().chain([from]).find(|address| !address.contains('@')) {
                     return Err(TargetError::Address(wrong.clone()));
                 }
-                let is_smtp = server.0.starts_with("smtp://") || server.0.starts_with("smtps://");
+                let is_smtp = ["smtp://", "smtps://"].iter().any(|scheme| server.text().starts_with(scheme));
                 match (to.is_empty(), is_smtp || server.is_reference()) {
                     (true, _) => Err(TargetError::NoAddress),
                     (_, false) => Err(TargetError::Server),

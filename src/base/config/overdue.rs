@@ -20,11 +20,7 @@ pub struct Overdue {
 
 impl fmt::Display for Overdue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (job, command) = match self.kind {
-            Kind::Backup => ("backup", "leoflow lite backup"),
-            Kind::Verification => ("verification", "leoflow lite backups verify"),
-            Kind::History => ("removal of old history", "leoflow db clean"),
-        };
+        let (job, command) = (self.kind.name(), self.kind.command());
         let overdue_since = self.overdue_since.strftime("%Y-%m-%d %H:%M UTC");
         write!(
             f,

@@ -112,6 +112,12 @@ pub const SETTINGS: &[Setting] = &[
         "none",
         "path of the private key for test restores of encrypted backups on this machine",
     ),
+    list(
+        "backup.copies",
+        "none",
+        "places that new backups are copied to: folders, s3://BUCKET/PREFIX and sftp://USER@HOST/PATH; as a mapping of to and \
+         keep in the file, each with its own number of backups [default: 30]",
+    ),
     limit("history.keep_days", "runs that ended more than this many days ago are removed, with their tasks and XComs"),
     limit(
         "history.keep_runs",
@@ -212,7 +218,11 @@ impl Setting {
             Value::String(text) => Some(text),
             Value::Number(number) => Some(number.to_string()),
             Value::Bool(flag) => Some(flag.to_string()),
-            Value::Sequence(list) => Some(list.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", ")),
+            Value::Sequence(list) => Some({
+                // A place of `backup.copies` may be a mapping.
+                let text = |item: &'_ Value| item.as_str().or_else(|| item.get("to")?.as_str()).map(str::to_owned);
+                list.iter().filter_map(text).collect::<Vec<_>>().join(", ")
+            }),
             _ => None,
         }
     }

@@ -115,6 +115,10 @@ paths! { Home:
     pub(crate) config_lock = run / "config.lock",
     /// Locked by the running long operation, such as a backup or an upgrade.
     pub operation_lock = run / "operation.lock",
+    /// Locked while backups are copied to other places.
+    pub copies_lock = run / "copies.lock",
+    /// A backup that is being fetched from another place.
+    pub download = run / "download",
     /// The settings that the running server started with.
     pub running_settings = run / "in-force.json",
     /// The address that the supervisor listens on; with 0.0.0.0, clients on this machine use another one.
@@ -185,7 +189,7 @@ impl Home {
     /// `command` names the holder of the lock in other processes' messages.
     pub fn remove_if_unused(&self, command: &str) {
         let Ok(_lock) = lock::HomeLock::take(self, command, None) else { return };
-        for file in [self.lock(), self.folder_lock(), self.operation_lock(), self.config_lock()] {
+        for file in [self.lock(), self.folder_lock(), self.operation_lock(), self.copies_lock(), self.config_lock()] {
             let _ = std::fs::remove_file(file);
         }
         for folder in [self.restore(), self.run(), self.logs(), self.root.clone()] {

@@ -17,6 +17,9 @@ pub struct Upkeep {
     /// Removal of old history. Records of earlier releases have none.
     #[serde(default = "Job::never_run")]
     pub history: Job,
+    /// Copies of backups to other places.
+    #[serde(default = "Job::never_run")]
+    pub copies: Job,
     /// When a backup in the home was last test-restored, on schedule or by request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_restored_at: Option<Timestamp>,
@@ -52,6 +55,30 @@ pub enum Kind {
     Backup,
     Verification,
     History,
+    Copies,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Backup, Self::Verification, Self::History, Self::Copies];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Verification => "verification",
+            Self::History => "removal of old history",
+            Self::Copies => "copying of backups",
+        }
+    }
+
+    /// The command that does the same at once.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Backup => "leoflow lite backup",
+            Self::Verification => "leoflow lite backups verify",
+            Self::History => "leoflow db clean",
+            Self::Copies => "leoflow lite backups copy",
+        }
+    }
 }
 
 /// Pause after a failure; doubles with each further one, up to the maximum.
@@ -107,6 +134,7 @@ impl Upkeep {
             backup: Job::new(now),
             verification: Job::new(now),
             history: Job::new(now),
+            copies: Job::new(now),
             test_restored_at: None,
             archived_at: None,
         }
@@ -117,7 +145,12 @@ impl Upkeep {
             Kind::Backup => &self.backup,
             Kind::Verification => &self.verification,
             Kind::History => &self.history,
+            Kind::Copies => &self.copies,
         }
+    }
+
+    fn all_mut(&mut self) -> [&mut Job; 4] {
+        [&mut self.backup, &mut self.verification, &mut self.history, &mut self.copies]
     }
 
     /// When a backup in the home was last test-restored. Earlier releases recorded only scheduled verifications.
@@ -127,13 +160,11 @@ impl Upkeep {
 
     /// Messages about the last failures, and about jobs that cannot be tried.
     pub fn problems(&self) -> Vec<String> {
-        let jobs =
-            [("backup", &self.backup), ("verification", &self.verification), ("removal of old history", &self.history)];
-        let problem = |(name, job): (&str, &Job)| {
-            let reason = job.problem.as_ref()?;
-            Some(format!("the scheduled {name} failed or cannot run: {reason}"))
+        let problem = |kind: Kind| {
+            let reason = self.job(kind).problem.as_ref()?;
+            Some(format!("the scheduled {} failed or cannot run: {reason}", kind.name()))
         };
-        jobs.into_iter().filter_map(problem).collect()
+        Kind::ALL.into_iter().filter_map(problem).collect()
     }
 
     fn job_mut(&mut self, kind: Kind) -> &mut Job {
@@ -141,6 +172,7 @@ impl Upkeep {
             Kind::Backup => &mut self.backup,
             Kind::Verification => &mut self.verification,
             Kind::History => &mut self.history,
+            Kind::Copies => &mut self.copies,
         }
     }
 }
@@ -165,15 +197,9 @@ fn change(home: &Home, now: Timestamp, edit: impl FnOnce(&mut Upkeep)) -> io::Re
 /// Reads the record; creates it if it is missing, and clears dates in the future.
 pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
     match read(home) {
-        Some(upkeep)
-            if ![&upkeep.backup, &upkeep.verification, &upkeep.history].iter().any(|job| job.is_ahead(now)) =>
-        {
-            Ok(upkeep)
-        }
+        Some(upkeep) if !Kind::ALL.iter().any(|kind| upkeep.job(*kind).is_ahead(now)) => Ok(upkeep),
         _ => change(home, now, |upkeep| {
-            upkeep.backup.forget_future(now);
-            upkeep.verification.forget_future(now);
-            upkeep.history.forget_future(now);
+            upkeep.all_mut().into_iter().for_each(|job| job.forget_future(now));
             upkeep.test_restored_at = upkeep.test_restored_at.filter(|time| *time <= now);
         }),
     }
@@ -182,9 +208,7 @@ pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
 /// Adds `seconds` in which Leoflow ran and the machine was awake.
 pub fn note_awake(home: &Home, now: Timestamp, seconds: u64) -> io::Result<Upkeep> {
     change(home, now, |upkeep| {
-        upkeep.backup.awake_seconds += seconds;
-        upkeep.verification.awake_seconds += seconds;
-        upkeep.history.awake_seconds += seconds;
+        upkeep.all_mut().into_iter().for_each(|job| job.awake_seconds += seconds);
     })
 }
 

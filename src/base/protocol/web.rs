@@ -9,13 +9,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A client with time limits for connecting and for the next bytes, and with the proxies of the environment.
 pub fn client() -> reqwest::ClientBuilder {
-    // Fails if a provider is already installed, which is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    install_tls();
     let builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(crate::sys::limit("LEOFLOW_STALL_TIMEOUT", Duration::from_secs(30)))
         .user_agent(concat!("leoflow/", env!("CARGO_PKG_VERSION")));
     proxies(&env_vars::text).into_iter().fold(builder, reqwest::ClientBuilder::proxy)
+}
+
+/// Chooses the implementation of TLS for all clients of this process.
+pub fn install_tls() {
+    // Fails if a provider is already installed, which is fine.
+    let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Addresses of this machine. A proxy would connect to its own machine instead.

@@ -1,6 +1,7 @@
-//! Backups: creates a file with all of the user's data, verifies it, and restores it.
+//! Backups: creates a file with all of the user's data, verifies it, restores it, and copies it to other places.
 
 pub mod content;
+pub mod copies;
 pub mod create;
 pub mod encryption;
 pub mod format;

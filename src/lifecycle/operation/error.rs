@@ -3,6 +3,7 @@
 use super::data_migrations::DataMigrationError;
 use super::migrations::SchemaChange;
 use super::open::claims::ClaimError;
+use crate::backup::copies::CopyError;
 use crate::backup::create::CreateError;
 use crate::backup::encryption::EncryptionError;
 use crate::backup::relocation::RelocationError;
@@ -47,6 +48,10 @@ pub enum LostConfig {
 pub enum OperationError {
     #[error("Leoflow is not set up in this home")]
     NotSetUp,
+    #[error("backups are being copied already; wait until that is done")]
+    CopiesRunning,
+    #[error("{place}: {error}")]
+    Copies { place: String, error: CopyError },
     #[error("Leoflow has stopped; the scheduled job runs again after the next start")]
     StoppedBeforeSchedule,
     /// The running instance has stopped before a change of release began.

@@ -4,6 +4,7 @@
 
 pub mod backup;
 pub mod change;
+pub mod copies;
 pub mod data_migrations;
 mod error;
 pub mod instance;

@@ -35,6 +35,7 @@ fn of_home(home: &Home, older_than: &[Duration]) -> Vec<Condition> {
     };
     if let Some(upkeep) = upkeep::read(home) {
         add(NotifyEvent::BackupFailed, INSTANCE, upkeep.backup.problem.clone());
+        add(NotifyEvent::BackupFailed, "copies", upkeep.copies.problem.clone());
         add(NotifyEvent::VerificationFailed, INSTANCE, upkeep.verification.problem.clone());
         for limit in older_than {
             add(NotifyEvent::BackupOld, &format!("{INSTANCE}{}", suffix(*limit)), age_of_backup(&upkeep, *limit));

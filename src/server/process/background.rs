@@ -1,6 +1,6 @@
 //! Background tasks of the server: DAG parsing, scheduling, callbacks and upkeep.
 
-use super::{later_migrations, upkeep};
+use super::{copies, later_migrations, upkeep};
 use crate::app_state::AppState;
 use crate::dag_code::DagCodeEvaluator;
 use crate::dag_code::child_slots::ChildSlots;
@@ -54,6 +54,7 @@ impl Background {
         self.helpers.push(spawn_local(async move { environments.maintain().await }));
         self.helpers.push(spawn_local(state.environments.clone().ensure_plain_python()));
         self.helpers.push(spawn_local(upkeep::run(state.clone())));
+        self.helpers.push(spawn_local(copies::run(state.clone())));
         self.helpers.push(spawn_local(deleted_logs::settle_leftovers(state.core.clone())));
         self.helpers.push(spawn_local(notify::run(state.core.clone())));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));

@@ -3,6 +3,7 @@
 mod app;
 mod background;
 mod connection_slots;
+mod copies;
 mod later_migrations;
 mod listen;
 pub(crate) mod run;

@@ -11,7 +11,7 @@ use leoflow_base::config::{self, BackupSettings, Cadence, HistorySettings};
 use leoflow_base::home::Home;
 use leoflow_base::home::lock;
 use leoflow_base::home::operations::{Operation, Status};
-use leoflow_base::home::upkeep::{self, End, Job, Kind, Upkeep};
+use leoflow_base::home::upkeep::{self, End, Kind, Upkeep};
 use leoflow_base::protocol::child::Notifier;
 use leoflow_base::sys::clock;
 use std::io;
@@ -21,7 +21,7 @@ use tracing::{info, warn};
 /// Delay of missed jobs after the server's start, which has more urgent work.
 const AFTER_START: SignedDuration = SignedDuration::from_mins(2);
 /// Poll interval: a sleep of this process does not include the machine's sleep, and settings may change.
-fn poll_interval() -> Duration {
+pub(super) fn poll_interval() -> Duration {
     leoflow_base::sys::limit("LEOFLOW_UPKEEP_LOOK", Duration::from_secs(10))
 }
 /// Prefix of the backup job's recorded problem if config.yaml is invalid.
@@ -98,6 +98,7 @@ async fn run_due_job(state: &AppState, started: Timestamp, awake_since: &mut Ins
     jobs = note_awake(state, now, awake_since)?;
     let performed = match kind {
         Kind::History => remove_history(state, &settings.1).await?,
+        Kind::Copies => None,
         Kind::Backup => perform(&state.core.home, kind, ("backup", &["lite", "backup", "--scheduled"])).await?,
         Kind::Verification => {
             perform(&state.core.home, kind, ("verify", &["lite", "backups", "verify", "--scheduled"])).await?
@@ -166,13 +167,16 @@ fn next_due(
     now: &Zoned,
 ) -> Option<(Kind, Timestamp)> {
     // A project may have limits of its own; without any, the removal ends at once.
-    let removal = Cadence::Cron("@daily".to_owned());
+    let daily = Cadence::Cron("@daily".to_owned());
     let due = |kind| {
-        let (cadence, job): (_, &Job) = match kind {
-            Kind::Backup => (&settings.schedule, &jobs.backup),
-            Kind::Verification => (&settings.verify, &jobs.verification),
-            Kind::History => (&removal, &jobs.history),
+        let cadence = match kind {
+            Kind::Backup => &settings.schedule,
+            Kind::Verification => &settings.verify,
+            Kind::History => &daily,
+            // Copies have a loop of their own.
+            Kind::Copies => return None,
         };
+        let job = jobs.job(kind);
         let awake = awake + Duration::from_secs(job.awake_seconds);
         let last = job.last(now.timestamp()).to_zoned(now.time_zone().clone());
         let due = cadence.due(&last, awake, now.timestamp())?;
@@ -262,6 +266,7 @@ fn reason(operation: &Operation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use leoflow_base::home::upkeep::Job;
 
     fn time_at(text: &str) -> Timestamp {
         format!("2026-03-02T{text}Z").parse().unwrap()
@@ -278,7 +283,8 @@ mod tests {
             awake_seconds: 0,
         };
         let history = Job { since: Timestamp::MAX, ..job.clone() };
-        Upkeep { backup: job.clone(), verification: job, history, test_restored_at: None, archived_at: None }
+        let copies = history.clone();
+        Upkeep { backup: job.clone(), verification: job, history, copies, test_restored_at: None, archived_at: None }
     }
 
     fn settings(schedule: &str, verify: &str) -> BackupSettings {

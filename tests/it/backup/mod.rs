@@ -2,6 +2,7 @@
 
 mod backup_fuzz;
 mod backups;
+mod copies;
 mod encrypted_backups;
 mod hostile_backups;
 mod mounted_data;

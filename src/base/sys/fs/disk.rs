@@ -39,6 +39,17 @@ fn file_system(path: &Path) -> io::Result<Statvfs> {
     }
 }
 
+/// Removes the content of a file that was flushed from the system's memory, so that the next reader gets it from the disk.
+pub fn forget_cached(path: &Path) -> io::Result<()> {
+    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+    let file = std::fs::File::open(path)?;
+    match posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED) {
+        // Not every file system takes the advice.
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// What a file system lacks after a write failed for lack of space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortage {

@@ -1,20 +1,24 @@
-//! `leoflow lite backups`: list, verify, prune.
+//! `leoflow lite backups`: list, verify, copy, prune.
 
 use super::verify_backups::{self, VerifyBackups};
 use crate::context::{Confirmation, Context};
-use crate::error::Error;
+use crate::error::{Error, hints_of_copy};
 use crate::terminal::printer::{Printer, counted, human_size};
 use clap::{Args, Subcommand};
 use leoflow_base::home::upkeep;
+use leoflow_lifecycle::backup::copies::Origin;
+use leoflow_lifecycle::backup::copies::records::{self, CopyRecord};
 use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
-use leoflow_lifecycle::operation::{DryRun, prune};
+use leoflow_lifecycle::operation::{DryRun, copies, prune};
 use serde_json::json;
+use std::collections::BTreeMap;
 
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  leoflow lite backups                              list the backups in the home\n  \
                   leoflow lite backups verify mine.tar.zst          test-restore a backup\n  \
-                  leoflow lite backups verify --all --quick         compare hashes only"
+                  leoflow lite backups verify --all --quick         compare hashes only\n  \
+                  leoflow lite backups copy                         copy them to the places of backup.copies"
 )]
 pub struct Backups {
     #[command(subcommand)]
@@ -32,6 +36,18 @@ pub enum BackupsCommand {
                       leoflow lite backups verify mine.tar.zst --quick"
     )]
     Verify(VerifyBackups),
+    /// Copy new backups to the places of backup.copies, read each copy and compare it; the server does so after each backup
+    #[command(
+        after_help = "Examples:\n  leoflow config set backup.copies /media/usb,s3://bucket/leoflow\n  leoflow lite backups copy --dry-run"
+    )]
+    Copy {
+        /// Print what would be copied and removed, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Started by the server after a backup
+        #[arg(long, hide = true)]
+        scheduled: bool,
+    },
     /// Remove automatic backups beyond the limits of config.yaml; the newest and the newest verified one stay
     #[command(
         after_help = "Examples:\n  leoflow lite backups prune --dry-run\n  leoflow config set backup.keep 3 && leoflow lite backups prune"
@@ -53,6 +69,10 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
             Some(exit_code) => Ok(exit_code),
             None => list(context),
         },
+        Some(BackupsCommand::Copy { dry_run, scheduled }) => {
+            let origin = if *scheduled { Origin::Schedule } else { Origin::User };
+            copy(context, origin, (*dry_run).into()).await
+        }
         Some(BackupsCommand::Prune { dry_run, yes }) => remove_excess(context, (*dry_run).into(), (*yes).into()),
     }
 }
@@ -60,7 +80,9 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
 fn list(context: &Context<'_>) -> Result<u8, Error> {
     let home = &context.home;
     let backups = catalog::list(home).map_err(Error::cannot("read", &home.backups()))?;
-    context.printer.show(&json!({"backups": backups, "upkeep": upkeep::read(home)}), |printer| {
+    let copies = records::read(home).map_err(Error::cannot("read", &home.backups()))?;
+    let json = json!({"backups": backups, "copies": copies, "upkeep": upkeep::read(home)});
+    context.printer.show(&json, |printer| {
         if backups.is_empty() {
             let folder = home.backups();
             return printer
@@ -68,7 +90,47 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
         }
         let rows: Vec<Vec<String>> = backups.iter().map(|backup| backup_row(printer, backup)).collect();
         printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows);
+        for (place, of_place) in &by_place(&copies) {
+            let newest = of_place.iter().filter_map(|copy| copy.created_at).max().map(|time| time.to_string());
+            let count = counted(of_place.len(), "backup");
+            printer.line(format!("{count} copied to {place}, the newest of {}", printer.time(newest.as_deref())));
+        }
     })
+}
+
+fn by_place(copies: &[CopyRecord]) -> BTreeMap<&str, Vec<&CopyRecord>> {
+    let mut places: BTreeMap<&str, Vec<&CopyRecord>> = BTreeMap::new();
+    for copy in copies {
+        places.entry(&copy.to).or_default().push(copy);
+    }
+    places
+}
+
+/// Copies the backups to their places; fails if a place does.
+async fn copy(context: &Context<'_>, origin: Origin, dry_run: DryRun) -> Result<u8, Error> {
+    let places = copies::copy(&context.operation(), origin, dry_run).await?;
+    let json = json!({"places": places, "dry_run": dry_run == DryRun::Yes});
+    context.printer.show(&json, |printer| {
+        if places.is_empty() {
+            printer.line("No place for copies is set. Set one:  leoflow config set backup.copies /media/usb");
+        }
+        let (copied, removed) =
+            if dry_run == DryRun::Yes { ("would copy", "would remove") } else { ("copied", "removed") };
+        for place in &places {
+            printer.line(format!(
+                "{}: {copied} {}, {removed} {}, {} there",
+                place.to,
+                place.copied.len(),
+                place.removed.len(),
+                counted(place.backups, "backup")
+            ));
+            if let Some(error) = &place.error {
+                printer.warning(format!("{}: {error}", place.to));
+                hints_of_copy(error).iter().for_each(|hint| printer.note(format!("hint: {hint}")));
+            }
+        }
+    })?;
+    Ok(u8::from(places.iter().any(|place| place.error.is_some())))
 }
 
 /// Removes the automatic backups over the limits.

@@ -9,25 +9,27 @@ use crate::commands::lite::restart;
 use crate::context::Context;
 use crate::error::Error;
 use crate::terminal::printer::counted;
-use leoflow_base::config;
+use leoflow_base::config::{self, CopyAddress};
 use leoflow_base::protocol::child::RESTORE_OF_ROLLBACK;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::{env_vars, terminal};
 use leoflow_lifecycle::backup::restore::restore_dir::RetainedState;
 use leoflow_lifecycle::backup::{Input, Keys};
+use leoflow_lifecycle::operation::copies::{self, Fetched};
 use leoflow_lifecycle::operation::restore::{self, Applied, ArchiveSettings, Force, RestoreRequest, Restored};
 use leoflow_postgres::schema::{embedded, known};
 use serde_json::json;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     if env_vars::is_set(RESTORE_OF_ROLLBACK) {
         wait_for_rollback()?;
     }
     let Some(input) = &args.input else { return undo(context, args).await };
+    let (input, _fetched) = local_input(context, input).await?;
     let format_time = |time: &str| context.printer.time(Some(time));
-    let request = request(context, args, input, args.force.into(), &format_time)?;
+    let request = request(context, args, &input, args.force.into(), &format_time)?;
     restore::check(&context.home, &request)?;
     if args.dry_run {
         return dry_run(context, args, &request).await;
@@ -37,6 +39,10 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
     restarted.unwrap_or(Ok(())).map(|()| 0)
 }
 
+/// Number of backups at a place that are listed.
+const MAX_LISTED: usize = 10;
+const ADDRESSES: &str = "s3://BUCKET/PREFIX, s3://BUCKET/PREFIX?endpoint=URL&region=NAME, or sftp://USER@HOST/PATH";
+
 /// Waits for the rollback that started this process: a byte on stdin means that the rollback has recorded this
 /// process, EOF that the rollback has ended.
 fn wait_for_rollback() -> Result<(), Error> {
@@ -44,6 +50,30 @@ fn wait_for_rollback() -> Result<(), Error> {
     std::io::stdin()
         .read_exact(&mut byte)
         .map_err(|_| Error::failed("the rollback that started this restore has ended"))
+}
+
+/// The file to restore. One at another place is fetched into a temporary folder, which is removed when the second value is
+/// dropped. Of a folder or another place, the newest backup is taken.
+async fn local_input(context: &Context<'_>, input: &Path) -> Result<(PathBuf, Option<Fetched>), Error> {
+    let text = input.to_string_lossy();
+    let address = match CopyAddress::is_url(&text) {
+        true => CopyAddress::parse(&text).map_err(|error| Error::usage(error).hint(ADDRESSES))?,
+        false if input.is_dir() => CopyAddress::Folder(env_vars::absolute(input)?),
+        false => return Ok((input.to_owned(), None)),
+    };
+    let found = copies::find(&context.home, &address).await?;
+    if found.all.len() > 1 && address == found.at {
+        context.printer.note(format!("Backups in {address}, newest first:"));
+        found.all.iter().take(MAX_LISTED).for_each(|name| context.printer.note(format!("  {name}")));
+        context
+            .printer
+            .note(format!("The newest of {} is taken; add a name to the address for another.", found.all.len()));
+    }
+    if let CopyAddress::Folder(folder) = &found.at {
+        return Ok((folder.join(&found.name), None));
+    }
+    let fetched = found.fetch(&context.operation()).await?;
+    Ok((fetched.path.clone(), Some(fetched)))
 }
 
 fn request<'a>(
@@ -65,8 +95,9 @@ fn request<'a>(
 
 /// Restores into a new home, without printing the result. Warns of the tries that ran.
 pub async fn into_new(context: &Context<'_>, args: &Restore, input: &Path) -> Result<(), Error> {
+    let (input, _fetched) = local_input(context, input).await?;
     let format_time = |time: &str| context.printer.time(Some(time));
-    let request = request(context, args, input, Force::No, &format_time)?;
+    let request = request(context, args, &input, Force::No, &format_time)?;
     restore::check(&context.home, &request)?;
     let (restored, _) = restore_backup(context, args, &request).await?;
     print_running(context, &restored.manifest.running);

@@ -14,10 +14,12 @@ use std::path::PathBuf;
                   leoflow lite restore --input mine.tar.zst --dry-run    check it and print what it would replace\n  \
                   leoflow lite restore --input mine.tar.zst --force      replace the current data, kept for --undo\n  \
                   leoflow lite restore --input mine.tar.zst.age --identity key.txt    restore an encrypted backup\n  \
+                  leoflow lite restore --input s3://bucket/leoflow       restore the newest backup that was copied there\n  \
                   leoflow lite restore --undo"
 )]
 pub struct Restore {
-    /// The backup file to restore
+    /// The backup to restore: a file, or a folder, s3:// or sftp:// address that backups were copied to, of which the
+    /// newest is taken
     #[arg(long, short, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// Undo the last restore: bring back the data it replaced
@@ -37,8 +39,8 @@ pub struct Restore {
     /// Leave Leoflow stopped after the restore, to read the restored DAG files before they run
     #[arg(long)]
     pub no_start: bool,
-    /// In a home without a config.yaml, also take over backup.recipients, backup.passphrase, backup.identity and
-    /// upgrade.from of the backup; only for a backup that you made yourself
+    /// In a home without a config.yaml, also take over backup.recipients, backup.passphrase, backup.identity,
+    /// backup.copies and upgrade.from of the backup; only for a backup that you made yourself
     #[arg(long, conflicts_with = "undo")]
     pub take_over_settings: bool,
     /// Skip the confirmation prompt

@@ -3,7 +3,7 @@
 
 use super::obstacles::Obstacle;
 use crate::backup::format::manifest::{Entry, Manifest, WORKSPACE};
-use leoflow_base::config::{self, BackupSettings, DatastoreSetting, EditError, Problem, SecretReference};
+use leoflow_base::config::{self, BackupSettings, CopyPlace, DatastoreSetting, EditError, Problem, SecretReference};
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -114,8 +114,8 @@ pub struct Machine<'a> {
     pub new_jwt_secret: String,
 }
 
-/// Source of the settings `backup.recipients`, `backup.passphrase`, `backup.identity` and `upgrade.from`. If a restore
-/// took them from the backup, the backup's author could read later backups or install programs.
+/// Source of the settings `backup.recipients`, `backup.passphrase`, `backup.identity`, `backup.copies` and `upgrade.from`.
+/// If a restore took them from the backup, the backup's author could read later backups or install programs.
 #[derive(Debug, Clone, Copy)]
 pub enum Protected<'a> {
     /// Keeps the settings of this machine.
@@ -177,7 +177,7 @@ pub(crate) fn adapted_config(text: &str, machine: &Machine<'_>) -> Result<String
         Protected::Kept { backup, upgrade_from } => (backup.clone(), upgrade_from),
         Protected::Unset => (BackupSettings::default(), None),
     };
-    let text = with_own_encryption(text, &backup)?;
+    let text = with_own_backups(text, &backup)?;
     with_values(text, "upgrade", [("from", upgrade_from.map(Value::from))])
 }
 
@@ -198,7 +198,8 @@ pub(crate) fn protected_settings(text: &str) -> Vec<&'static str> {
     PROTECTED.into_iter().filter_map(config::Setting::find).filter(is_set).map(|setting| setting.name).collect()
 }
 
-pub(crate) const PROTECTED: [&str; 4] = ["backup.recipients", "backup.passphrase", "backup.identity", "upgrade.from"];
+pub(crate) const PROTECTED: [&str; 5] =
+    ["backup.recipients", "backup.passphrase", "backup.identity", "backup.copies", "upgrade.from"];
 
 /// Sets the datastore, or removes the key for the managed one, which is the default.
 pub(crate) fn with_datastore(text: &str, datastore: &DatastoreSetting) -> Result<String, ConfigRefusal> {
@@ -208,14 +209,16 @@ pub(crate) fn with_datastore(text: &str, datastore: &DatastoreSetting) -> Result
     })
 }
 
-/// Replaces the encryption settings of the backup by those of this machine.
-fn with_own_encryption(text: String, machine_backup: &BackupSettings) -> Result<String, ConfigRefusal> {
+/// Replaces the encryption settings and the copies of the backup by those of this machine.
+fn with_own_backups(text: String, machine_backup: &BackupSettings) -> Result<String, ConfigRefusal> {
     let recipients: Vec<Value> =
         machine_backup.recipients.iter().map(|recipient| recipient.to_string().into()).collect();
+    let copies: Vec<Value> = machine_backup.copies.iter().map(CopyPlace::to_value).collect();
     let values = [
         ("recipients", (!recipients.is_empty()).then(|| Value::Sequence(recipients))),
         ("passphrase", machine_backup.passphrase.as_ref().map(|reference| reference.to_string().into())),
         ("identity", machine_backup.identity.as_ref().map(|path| path.display().to_string().into())),
+        ("copies", (!copies.is_empty()).then(|| Value::Sequence(copies))),
     ];
     with_values(text, "backup", values)
 }

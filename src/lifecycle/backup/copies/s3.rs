@@ -1,0 +1,138 @@
+//! An S3 bucket as a place for copies, of Amazon or of a compatible server.
+
+use super::CopyError;
+use super::place::Entry;
+use crate::backup::format::archive::Hashed;
+use crate::backup::format::manifest::Sha256Hex;
+use futures_util::StreamExt;
+use leoflow_base::config::Secret;
+use leoflow_base::protocol::web;
+use leoflow_base::sys::{checkpoint, env_vars};
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path as ObjectPath;
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, WriteMultipart};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// Size of the parts of an upload in bytes, and how many are sent at the same time.
+const PART_SIZE: usize = 8 * 1024 * 1024;
+const PARTS: usize = 4;
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// Time limit for the next bytes of an answer. That to a part comes after all of it was sent, on a slow line too.
+const READ_LIMIT: Duration = Duration::from_secs(300);
+const RETRIES: usize = 3;
+const RETRY_LIMIT: Duration = Duration::from_secs(180);
+/// Variables of which one gives the keys.
+const KEY_VARIABLES: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+];
+
+pub struct S3 {
+    store: AmazonS3,
+    prefix: ObjectPath,
+}
+
+impl S3 {
+    /// Without an access key and a secret key, those of the `AWS_*` variables are used.
+    pub fn open(
+        bucket: &str,
+        prefix: &str,
+        endpoint: Option<&str>,
+        region: Option<&str>,
+        keys: (Option<&Secret>, Option<&Secret>),
+    ) -> Result<Self, CopyError> {
+        web::install_tls();
+        let options = ClientOptions::new()
+            .with_connect_timeout(CONNECT_LIMIT)
+            .with_read_timeout(READ_LIMIT)
+            .with_timeout_disabled()
+            .with_allow_http(true);
+        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_LIMIT, ..RetryConfig::default() };
+        let mut builder =
+            AmazonS3Builder::from_env().with_bucket_name(bucket).with_client_options(options).with_retry(retry);
+        if let Some(endpoint) = endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        if let Some(region) = region {
+            builder = builder.with_region(region);
+        }
+        builder = match keys {
+            (Some(access_key), Some(secret_key)) => {
+                let read = |name, secret: &Secret| secret.read().map_err(|source| CopyError::Secret { name, source });
+                builder
+                    .with_access_key_id(read("access_key", access_key)?)
+                    .with_secret_access_key(read("secret_key", secret_key)?)
+            }
+            // Without any, the client would look for a service of Amazon's own machines, and wait.
+            _ if KEY_VARIABLES.iter().all(|name| env_vars::text(name).is_none()) => return Err(CopyError::NoKeys),
+            _ => builder,
+        };
+        Ok(Self { store: builder.build()?, prefix: ObjectPath::from(prefix) })
+    }
+
+    fn path(&self, name: &str) -> ObjectPath {
+        self.prefix.clone().join(name)
+    }
+
+    pub async fn list(&self) -> Result<Vec<Entry>, CopyError> {
+        let listed = self.store.list_with_delimiter(Some(&self.prefix)).await?;
+        let entry = |meta: object_store::ObjectMeta| {
+            Some(Entry { name: meta.location.filename()?.to_owned(), size: meta.size })
+        };
+        Ok(listed.objects.into_iter().filter_map(entry).collect())
+    }
+
+    /// Uploads in parts; the object appears with the last request.
+    pub async fn put(&self, file: &Path, name: &str) -> Result<Sha256Hex, CopyError> {
+        let path = self.path(name);
+        let mut upload = WriteMultipart::new_with_chunk_size(self.store.put_multipart(&path).await?, PART_SIZE);
+        match send(file, &mut upload).await {
+            Ok(sha256) => {
+                checkpoint("copies.written");
+                upload.finish().await?;
+                Ok(sha256)
+            }
+            Err(error) => {
+                // Parts that stay cost money. The first error is the one to report.
+                let _ = upload.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    pub async fn read(&self, name: &str, sink: &mut impl Write) -> Result<(), CopyError> {
+        let mut content = self.store.get(&self.path(name)).await?.into_stream();
+        while let Some(bytes) = content.next().await {
+            sink.write_all(&bytes?).map_err(|source| CopyError::File { path: name.into(), source })?;
+        }
+        Ok(())
+    }
+
+    pub async fn remove(&self, name: &str) -> Result<(), CopyError> {
+        match self.store.delete(&self.path(name)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            removed => Ok(removed?),
+        }
+    }
+}
+
+async fn send(file: &Path, upload: &mut WriteMultipart) -> Result<Sha256Hex, CopyError> {
+    let in_file = |source| CopyError::File { path: file.to_owned(), source };
+    let content = File::open(file).map_err(in_file)?;
+    let mut hashed = Hashed::new(io::sink());
+    loop {
+        let mut part = Vec::with_capacity(PART_SIZE);
+        (&content).take(PART_SIZE as u64).read_to_end(&mut part).map_err(in_file)?;
+        if part.is_empty() {
+            return Ok(hashed.sha256());
+        }
+        hashed.write_all(&part).map_err(in_file)?;
+        upload.wait_for_capacity(PARTS).await?;
+        upload.put(part.into());
+    }
+}
