@@ -4,6 +4,7 @@
 mod deb;
 mod elf;
 mod formula;
+mod image;
 mod licenses;
 mod merge;
 mod operator_contract;
@@ -135,6 +136,9 @@ struct Make {
     /// Also make a wheel and a .deb
     #[arg(long)]
     packages: bool,
+    /// Also make a container image, on this tar of Debian packages
+    #[arg(long)]
+    image_base: Option<PathBuf>,
     /// Compress little or not at all, for tests
     #[arg(long)]
     quick: bool,
@@ -200,6 +204,9 @@ impl Make {
         if let Some(from) = &self.from {
             carry(from, &self.publishing.output, &releases)?;
         }
+        if let Some(base) = &self.image_base {
+            self.image(base, &release)?;
+        }
         self.publishing.write_scripts(&release)?;
         self.publishing.write_formula(&release)?;
         self.publishing.publish(std::iter::once(release).chain(releases).collect(), issued, &key)
@@ -234,6 +241,24 @@ impl Make {
             quick: self.quick,
         };
         packages::write(&contents, &self.publishing.output).map(drop)
+    }
+
+    /// Makes the container image from the files of the release, once all are in its folder.
+    fn image(&self, base: &Path, release: &Release) -> Outcome<PathBuf> {
+        let folder = &self.publishing.output;
+        let beside: Vec<PathBuf> = release.components.iter().map(|component| folder.join(&component.url)).collect();
+        let asset = release.assets.first().ok_or("the release has no program")?;
+        let machine = elf::Machine::of_target(&asset.target).ok_or("there are no images for this platform")?;
+        let image = image::Image {
+            version: &self.version,
+            date: self.publishing.date,
+            machine,
+            base,
+            tarball: &folder.join(&asset.name),
+            beside: &beside,
+            quick: self.quick,
+        };
+        image::write(&image, folder)
     }
 
     /// Packs the program, licences, completions and packages for DAGs.

@@ -52,7 +52,7 @@ pub fn write(contents: &Contents<'_>, output: &Path) -> Outcome<[PathBuf; 2]> {
     Ok([wheel::write(contents, &needs, output)?, deb::write(contents, &needs, output)?])
 }
 
-/// True for the name of a wheel or .deb.
+/// True for the name of a wheel, a .deb or a container image.
 pub fn is_package(name: &str) -> bool {
-    name.starts_with("leoflow") && (name.ends_with(".whl") || name.ends_with(".deb"))
+    name.starts_with("leoflow") && [".whl", ".deb", ".oci.tar"].iter().any(|end| name.ends_with(end))
 }

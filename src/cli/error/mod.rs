@@ -289,6 +289,9 @@ from_error! {
     error: ApplyError;
     passed_on: Journal, Config, Edit, Update, Acquire, Credentials, Cluster, Location, Container, Install, Receipt;
     ApplyError::Io { ref path, ref source } => Self::io("write", path, source),
+    ApplyError::PasswordFile { .. } | ApplyError::Password { .. } => {
+        Self::failed(error).hint("correct the file, or unset LEOFLOW_ADMIN_PASSWORD_FILE to have one generated")
+    }
     ApplyError::Hash(error) => Self::failed(error).hint("is there enough memory?"),
     ApplyError::NoInstallation(_) => Self::failed(error).hint("rerun the same command"),
     ApplyError::NoIdentity => Self::failed(error).hint("run leoflow as an ordinary user with a passwd entry"),

@@ -6,13 +6,14 @@ use super::plan::{Plan, Request};
 use super::receipt::{RECEIPT_VERSION, Receipt, ReceiptError};
 use super::scaffold;
 use super::step::Step;
-use leoflow_base::auth::password::{self, HashError};
+use leoflow_base::auth::password::{self, HashError, Unacceptable};
 use leoflow_base::config::{self, ConfigError, DatastoreSetting, EditError, UpdateError};
 use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Journal, JournalError, Operation};
 use leoflow_base::home::progress::{Progress, Reporter};
+use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::user_namespace::Identity;
-use leoflow_base::sys::{clock, random};
+use leoflow_base::sys::{clock, env_vars, random};
 use leoflow_postgres::acquire::{self, AcquireError, Sources};
 use leoflow_postgres::cluster::{self, ClusterError};
 use leoflow_postgres::credentials::CredentialsError;
@@ -37,6 +38,10 @@ pub enum ApplyError {
     Update(#[from] UpdateError),
     #[error(transparent)]
     Hash(#[from] HashError),
+    #[error("cannot read the admin password in {path}: {source}")]
+    PasswordFile { path: PathBuf, source: io::Error },
+    #[error("the admin password in {path} is not accepted: {source}")]
+    Password { path: PathBuf, source: Unacceptable },
     #[error(transparent)]
     Acquire(#[from] AcquireError),
     #[error(transparent)]
@@ -86,7 +91,7 @@ pub async fn apply(
     let (mut packages, mut ui) = Extra::begin(home, plan);
     for step in &plan.steps {
         match step {
-            Step::WriteConfig => applied.password = Some(write_config(home, plan, request)?),
+            Step::WriteConfig => applied.password = write_config(home, plan, request)?,
             Step::CompleteConfig { keys } => applied.password = complete_config(home, plan, keys)?,
             Step::AcquirePostgres => drop(acquire::acquire(home, sources, reporter).await?),
             Step::UpdatePostgres { from } => update_postgres(home, from, sources, reporter).await,
@@ -148,31 +153,60 @@ fn new_value(key: &str, plan: &Plan, password: &str) -> Result<Value, ApplyError
 const HEADER: &str = "# Leoflow Lite. `leoflow config list --origin` shows the effective settings, `leoflow verify-config` checks them.\n\
                       # encryption_key and jwt_secret are secrets: without encryption_key, stored passwords cannot be decrypted.\n";
 
-/// Writes a complete config; returns the new admin password.
-fn write_config(home: &Home, plan: &Plan, request: &Request) -> Result<String, ApplyError> {
-    let password = password::generate();
+/// Variable with the path of a file whose first line is the admin password of a new instance.
+const PASSWORD_FILE: &str = "LEOFLOW_ADMIN_PASSWORD_FILE";
+
+/// A new admin password: the one in the file that the user names, otherwise a generated one, which must be shown.
+struct NewPassword {
+    text: String,
+    is_generated: bool,
+}
+
+impl NewPassword {
+    fn new() -> Result<Self, ApplyError> {
+        let Some(path) = env_vars::path(PASSWORD_FILE) else {
+            return Ok(Self { text: password::generate(), is_generated: true });
+        };
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let text = files::read_text(&path, password::LONGEST as u64 + 2).and_then(|text| text.ok_or_else(missing));
+        let text = text.map_err(|source| ApplyError::PasswordFile { path: path.clone(), source })?;
+        let text = text.lines().next().unwrap_or_default().to_owned();
+        password::acceptable(&text).map_err(|source| ApplyError::Password { path, source })?;
+        Ok(Self { text, is_generated: false })
+    }
+
+    fn to_show(self) -> Option<String> {
+        self.is_generated.then_some(self.text)
+    }
+}
+
+/// Writes a complete config; returns the new admin password if it must be shown.
+fn write_config(home: &Home, plan: &Plan, request: &Request) -> Result<Option<String>, ApplyError> {
+    let new = NewPassword::new()?;
+    let password = &new.text;
     let mut changes = Vec::new();
     for key in ["instance_name", "workspace"] {
-        changes.push((key, new_value(key, plan, &password)?));
+        changes.push((key, new_value(key, plan, password)?));
     }
     changes.extend(request.datastore.as_ref().map(|setting| ("datastore", setting.to_value())));
     changes.push(("port", request.port.unwrap_or(config::DEFAULT_PORT).into()));
     changes.push(("admin_email", config::DEFAULT_ADMIN_EMAIL.into()));
-    changes.push(("admin_password_hash", new_value("admin_password_hash", plan, &password)?));
+    changes.push(("admin_password_hash", new_value("admin_password_hash", plan, password)?));
     changes.push(("session_epoch", 1.into()));
     for key in ["jwt_secret", "encryption_key"] {
-        changes.push((key, new_value(key, plan, &password)?));
+        changes.push((key, new_value(key, plan, password)?));
     }
     config::replace(home, &config::set_keys(HEADER, &changes)?)?;
-    Ok(password)
+    Ok(new.to_show())
 }
 
-/// Adds missing keys to the config; returns the new admin password if the config had none.
+/// Adds missing keys to the config; returns the new admin password if the config had none and it must be shown.
 fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Option<String>, ApplyError> {
-    let password = password::generate();
+    let new = NewPassword::new()?;
+    let password = &new.text;
     let mut changes = Vec::new();
     for key in keys {
-        changes.push((*key, new_value(key, plan, &password)?));
+        changes.push((*key, new_value(key, plan, password)?));
     }
     let is_new = keys.contains(&"admin_password_hash");
     if is_new {
@@ -181,7 +215,7 @@ fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Op
         Receipt::change(home, |receipt| receipt.password_shown = false)?;
     }
     config::update(home, |_| changes)?;
-    Ok(is_new.then_some(password))
+    Ok(new.to_show().filter(|_| is_new))
 }
 
 fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError> {
@@ -244,15 +278,15 @@ pub(crate) fn renew_unseen_password(home: &Home) -> Result<Option<String>, Apply
     let Some(unseen_hash) = config::load(&home.config())?.map(|loaded| loaded.config.admin_password_hash) else {
         return Ok(None);
     };
-    let password = password::generate();
-    let hash = password::hash(&password)?;
+    let new = NewPassword::new()?;
+    let hash = password::hash(&new.text)?;
     let mut renewed = false;
     config::update(home, |loaded| {
         // A password that was set meanwhile is known to its user.
         renewed = loaded.config.admin_password_hash == unseen_hash;
         if renewed { vec![("admin_password_hash", hash.into())] } else { Vec::new() }
     })?;
-    Ok(renewed.then_some(password))
+    Ok(new.to_show().filter(|_| renewed))
 }
 
 /// Records the installed version in the receipt.

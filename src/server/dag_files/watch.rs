@@ -1,5 +1,6 @@
 //! Watches the workspace for changes.
 
+use leoflow_base::sys::fs::mounts;
 use leoflow_base::sys::fs::watch::{FolderWatches, WatchId};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -14,6 +15,9 @@ const DEBOUNCE: Duration = Duration::from_millis(25);
 const MAX_DEBOUNCE: Duration = Duration::from_millis(200);
 /// Scan interval where changes cannot be watched.
 const POLL: Duration = Duration::from_secs(3);
+/// Scan interval on a mount of another machine, or of the host of a virtual machine or container: what is changed there
+/// is not notified.
+const SHARED_POLL: Duration = Duration::from_millis(800);
 
 /// Reports changes in the watched folders.
 pub struct Changes {
@@ -28,6 +32,8 @@ pub struct Folders {
     watched: HashMap<PathBuf, WatchId>,
     /// True when there are folders and every one is watched.
     complete: bool,
+    /// True when a folder is on a mount whose changes elsewhere are not notified.
+    shared: bool,
 }
 
 /// Creates a watcher, which watches no folders yet.
@@ -44,23 +50,28 @@ pub fn watch() -> (Folders, Changes) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
     Complete,
-    /// Some folders are not watched, so the workspace must be scanned periodically.
-    Partial,
+    /// Some changes are not notified, so the workspace must be scanned at this interval.
+    Partial(Duration),
 }
 
 impl Folders {
     /// Watches nothing; the caller scans periodically.
     pub fn none() -> Self {
-        Self { watches: None, watched: HashMap::new(), complete: false }
+        Self { watches: None, watched: HashMap::new(), complete: false, shared: false }
     }
 
     pub fn coverage(&self) -> Coverage {
-        if self.complete { Coverage::Complete } else { Coverage::Partial }
+        match (self.complete, self.shared) {
+            (_, true) => Coverage::Partial(SHARED_POLL),
+            (true, false) => Coverage::Complete,
+            (false, false) => Coverage::Partial(POLL),
+        }
     }
 
     /// Watches exactly these folders. Returns `true` when a folder is new: changes since it was scanned were not
     /// notified, so it must be scanned again.
     pub fn set(&mut self, folders: &[PathBuf]) -> bool {
+        self.shared = folders.iter().any(|folder| mounts::is_shared(folder));
         let Some(watches) = &self.watches else { return false };
         let targets: HashSet<&PathBuf> = folders.iter().collect();
         self.watched.extract_if(|old, _| !targets.contains(old)).for_each(|(_, id)| watches.remove(id));
@@ -95,7 +106,7 @@ impl Changes {
             match coverage {
                 Coverage::Complete => self.notified().await,
                 // The time is over: the periodic scan is due.
-                Coverage::Partial => drop(timeout(POLL, self.notified()).await),
+                Coverage::Partial(interval) => drop(timeout(interval, self.notified()).await),
             }
             self.changed = true;
         }

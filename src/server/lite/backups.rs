@@ -19,6 +19,7 @@ use leoflow_base::sys::shell;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// `GET /api/lite/backups`: the backups in the home, newest first.
@@ -106,7 +107,9 @@ pub async fn backups_page(State(state): Shared) -> Result<Html<String>, ApiError
 async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, ApiError> {
     let list = backup_list(state).await;
     let reason = list.as_ref().err().map(ApiError::message);
-    let backups: Vec<Value> = list.unwrap_or_default()["backups"].as_array().into_iter().flatten().map(row).collect();
+    let list = list.unwrap_or_default();
+    let copies = copies_by_place(&list["copies"]);
+    let backups: Vec<Value> = list["backups"].as_array().into_iter().flatten().map(row).collect();
     let operation = newest(&state.core.home).await;
     let config = state.core.config();
     let settings = config.as_ref().map(|config| &config.backup);
@@ -114,13 +117,23 @@ async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, A
         "backups.html",
         config::instance_name(config.as_ref()),
         json!({
-            "backups": backups, "reason": reason, "operation": operation,
+            "backups": backups, "copies": copies, "reason": reason, "operation": operation,
             "schedule": settings.map(|settings| settings.schedule.to_string()),
             "verify": settings.map(|settings| settings.verify.to_string()),
             "problems": problems(&state.core), "refused": refused,
         }),
     )
     .map(|page| with_home(page, &state.core.home))
+}
+
+/// The number of backups at each place, and when the newest was created.
+fn copies_by_place(copies: &Value) -> Vec<Value> {
+    let mut places: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
+    for copy in copies.as_array().into_iter().flatten() {
+        let place = places.entry(copy["to"].as_str().unwrap_or_default()).or_default();
+        *place = (place.0 + 1, place.1.max(copy["created_at"].as_str().unwrap_or_default()));
+    }
+    places.into_iter().map(|(to, (count, newest))| json!({"to": to, "count": count, "newest": newest})).collect()
 }
 
 fn row(backup: &Value) -> Value {

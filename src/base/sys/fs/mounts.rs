@@ -28,6 +28,24 @@ pub fn containing(path: &Path) -> io::Result<PathBuf> {
     Ok(around.max_by_key(|point| point.as_os_str().len()).unwrap_or_else(|| "/".into()))
 }
 
+/// File systems of other machines, and of the host of a virtual machine: changes that are made there are not notified
+/// here. Source: `linux/magic.h`, and statfs(2).
+const SHARED: [i64; 8] = [
+    0x6573_5546, // FUSE and virtiofs
+    0x0102_1997, // 9P
+    0x6969,      // NFS
+    0xFF53_4D42, // CIFS
+    0xFE53_4D42, // SMB2
+    0x517B,      // SMB
+    0x786F_4256, // VirtualBox
+    0x5346_414F, // AFS
+];
+
+/// True if others may change files in a folder without a notification here.
+pub fn is_shared(folder: &Path) -> bool {
+    nix::sys::statfs::statfs(folder).is_ok_and(|stat| SHARED.contains(&stat.filesystem_type().0))
+}
+
 fn all() -> io::Result<Vec<PathBuf>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
     let points = text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
