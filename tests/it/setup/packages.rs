@@ -1,12 +1,16 @@
-//! The packages of a release: a wheel, a .deb and Homebrew's formula.
+//! The packages of a release: a wheel, a .deb, a container image and Homebrew's formula.
 
+use crate::support::archive::hash;
+use crate::support::http::Session;
 use crate::support::index::Index;
 use crate::support::releases::{
     FIRST, Migration, Release, example_program, make_release, releases, write_contract, write_program,
 };
 use crate::support::{CommandOutput, TestHome};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -184,4 +188,109 @@ fn release_notes_of_a_major_say_what_is_left_to_do() {
     let by_hand = after("### What is left to do by hand").split("### Deprecated").next().unwrap();
     assert!(by_hand.contains("- The setting port was removed in 1.0.0: use address."), "{notes}");
     assert!(!by_hand.contains("host") && after("### Deprecated").contains("setting host is deprecated"), "{notes}");
+}
+
+/// Reads an OCI archive as its specification says, and unpacks its layers into `tree`; returns the image's configuration.
+fn read_image(archive: &Path, tree: &Path) -> Value {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for entry in tar::Archive::new(fs::File::open(archive).unwrap()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        assert!(files.insert(path, bytes).is_none());
+    }
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+        let bytes = &files[&format!("blobs/sha256/{digest}")];
+        assert_eq!((hash(bytes).as_str(), descriptor["size"].as_u64().unwrap()), (digest, bytes.len() as u64));
+        bytes
+    };
+    assert_eq!(serde_json::from_slice::<Value>(&files["oci-layout"]).unwrap()["imageLayoutVersion"], "1.0.0");
+    let index: Value = serde_json::from_slice(&files["index.json"]).unwrap();
+    let manifest: Value = serde_json::from_slice(blob(&index["manifests"][0])).unwrap();
+    let config: Value = serde_json::from_slice(blob(&manifest["config"])).unwrap();
+    let layers = manifest["layers"].as_array().unwrap();
+    let docker: Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    for (layer, (diff_id, old_path)) in layers
+        .iter()
+        .zip(config["rootfs"]["diff_ids"].as_array().unwrap().iter().zip(docker[0]["Layers"].as_array().unwrap()))
+    {
+        let mut layer_tar = Vec::new();
+        flate2::read::GzDecoder::new(&blob(layer)[..]).read_to_end(&mut layer_tar).unwrap();
+        assert_eq!(format!("sha256:{}", hash(&layer_tar)), *diff_id);
+        assert!(files.contains_key(old_path.as_str().unwrap()), "for older versions of docker");
+        let mut unpacked = tar::Archive::new(&layer_tar[..]);
+        unpacked.set_preserve_permissions(true);
+        unpacked.unpack(tree).unwrap();
+    }
+    config
+}
+
+#[test]
+fn the_container_image_has_the_release_and_what_it_needs() {
+    let test = TestHome::new();
+    let base = test.folder().join("base.tar");
+    let mut packages = tar::Builder::new(fs::File::create(&base).unwrap());
+    for (path, text) in [
+        ("./usr/share/ca-certificates/mozilla/One.crt", "first certificate"),
+        ("./usr/share/ca-certificates/mozilla/Two.crt", "second certificate"),
+        ("./usr/share/doc/bash/copyright", "its licence"),
+        ("./usr/share/doc/bash/README", "a text"),
+        ("./usr/share/man/man1/bash.1.gz", "a manual"),
+        ("./usr/bin/bash", "a shell"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_uid(7);
+        header.set_size(text.len() as u64);
+        packages.append_data(&mut header, path, text.as_bytes()).unwrap();
+    }
+    packages.into_inner().unwrap();
+    let dist = dist_with_packages(&test, &["--image-base", base.to_str().unwrap()]);
+    let image = file_ending_in(&dist, ".oci.tar");
+    let tree = test.folder().join("tree");
+    let config = read_image(&image, &tree);
+    let settings = &config["config"];
+    assert_eq!((&settings["User"], &settings["StopSignal"]), (&json!("1000:1000"), &json!("SIGTERM")));
+    assert_eq!(settings["Cmd"], json!(["lite", "--workspace", "/workspace"]));
+    let text = |path: &str| fs::read_to_string(tree.join(path)).unwrap();
+    assert_eq!(text("etc/ssl/certs/ca-certificates.crt"), "first certificate\nsecond certificate\n");
+    assert!(text("etc/passwd").contains("leoflow:x:1000:1000::/home/leoflow:"));
+    assert_eq!((text("usr/bin/bash"), text("usr/share/doc/bash/copyright")), ("a shell".into(), "its licence".into()));
+    assert!(!tree.join("usr/share/doc/bash/README").exists() && !tree.join("usr/share/man").exists());
+    assert!(tree.join("home/leoflow").is_dir() && tree.join("workspace").is_dir());
+    let about = Command::new(tree.join("usr/bin/leoflow")).args(["version", "--json"]).output().unwrap();
+    assert_eq!(CommandOutput::from(about).expect(0).json()["version"], FIRST.version);
+    // PostgreSQL is beside the program, where a first start finds it.
+    let beside: Vec<String> = fs::read_dir(tree.join("usr/lib/leoflow"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(beside.iter().any(|name| name.starts_with("postgres-")), "{beside:?}");
+    let sums = fs::read_to_string(dist.join("SHA256SUMS")).unwrap();
+    assert!(sums.contains(&hash(&fs::read(&image).unwrap())));
+    // The same files give the same image.
+    let again = test.folder().join("again");
+    let arguments = ["--packages", "--image-base", base.to_str().unwrap()];
+    CommandOutput::from(make_release(&releases(&[FIRST]), FIRST.version, &again, &arguments)).expect(0);
+    assert!(fs::read(file_ending_in(&again, ".oci.tar")).unwrap() == fs::read(&image).unwrap());
+}
+
+#[test]
+fn a_first_password_may_come_from_a_file() {
+    let test = TestHome::new();
+    let file = test.folder().join("password");
+    let set_up = || {
+        let mut command = test.command(&["setup", "--json", "--port", &test.port.to_string()]);
+        CommandOutput::from(command.env("LEOFLOW_ADMIN_PASSWORD_FILE", &file).output().unwrap())
+    };
+    assert!(set_up().expect(1).stderr.contains("cannot read the admin password"));
+    fs::write(&file, "short\n").unwrap();
+    assert!(set_up().expect(1).stderr.contains("at least 8 characters"));
+    fs::write(&file, "correct horse\nignored\n").unwrap();
+    assert_eq!(set_up().expect(0).json()["admin_password"], Value::Null);
+    let started = test.first_start();
+    assert_eq!(started["admin_password"], Value::Null, "it is known");
+    assert_eq!(Session::login(test.port, "correct horse").get("/api/v2/dags")["total_entries"], 0);
 }
