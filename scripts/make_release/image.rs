@@ -24,6 +24,8 @@ pub struct Image<'a> {
     pub tarball: &'a Path,
     /// Files that are beside the program: PostgreSQL and the web UI, each in its archive.
     pub beside: &'a [PathBuf],
+    /// The program uv, which installs packages of projects.
+    pub uv: &'a Path,
     pub quick: bool,
 }
 
@@ -104,11 +106,13 @@ impl Image<'_> {
             "layers": layer_descriptors,
         }))?;
         let mut listed = manifest.descriptor("manifest.v1+json");
-        let name = format!("leoflow:{}", self.version);
+        // A tag has no `+`, which development builds have in their version.
+        let tag = self.version.to_string().replace('+', "-");
+        let name = format!("leoflow:{tag}");
         listed["platform"] = json!({"architecture": self.machine.debian_name(), "os": "linux"});
         listed["annotations"] = json!({
             "io.containerd.image.name": format!("docker.io/library/{name}"),
-            "org.opencontainers.image.ref.name": self.version.to_string(),
+            "org.opencontainers.image.ref.name": tag,
         });
         let index = json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [listed],
@@ -170,6 +174,7 @@ impl Image<'_> {
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             layer.file(&format!("{FOLDER}/{name}"), 0o644, &fs::read(file)?)?;
         }
+        layer.file("usr/bin/uv", 0o755, &fs::read(self.uv)?)?;
         layer.link("usr/bin/leoflow", "../lib/leoflow/leoflow")?;
         Ok(layer)
     }

@@ -139,6 +139,9 @@ struct Make {
     /// Also make a container image, on this tar of Debian packages
     #[arg(long)]
     image_base: Option<PathBuf>,
+    /// The program uv for the image; without it, the pinned one is downloaded
+    #[arg(long)]
+    image_uv: Option<PathBuf>,
     /// Compress little or not at all, for tests
     #[arg(long)]
     quick: bool,
@@ -249,6 +252,13 @@ impl Make {
         let beside: Vec<PathBuf> = release.components.iter().map(|component| folder.join(&component.url)).collect();
         let asset = release.assets.first().ok_or("the release has no program")?;
         let machine = elf::Machine::of_target(&asset.target).ok_or("there are no images for this platform")?;
+        let staging = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let uv = match &self.image_uv {
+            Some(uv) => uv.clone(),
+            None => {
+                python::environments::download_uv(machine.name(), staging.path()).map_err(|error| error.to_string())?
+            }
+        };
         let image = image::Image {
             version: &self.version,
             date: self.publishing.date,
@@ -256,6 +266,7 @@ impl Make {
             base,
             tarball: &folder.join(&asset.name),
             beside: &beside,
+            uv: &uv,
             quick: self.quick,
         };
         image::write(&image, folder)

@@ -175,7 +175,7 @@ impl NewPassword {
         Ok(Self { text, is_generated: false })
     }
 
-    fn to_show(self) -> Option<String> {
+    fn into_shown(self) -> Option<String> {
         self.is_generated.then_some(self.text)
     }
 }
@@ -197,7 +197,7 @@ fn write_config(home: &Home, plan: &Plan, request: &Request) -> Result<Option<St
         changes.push((key, new_value(key, plan, password)?));
     }
     config::replace(home, &config::set_keys(HEADER, &changes)?)?;
-    Ok(new.to_show())
+    Ok(new.into_shown())
 }
 
 /// Adds missing keys to the config; returns the new admin password if the config had none and it must be shown.
@@ -215,7 +215,7 @@ fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Op
         Receipt::change(home, |receipt| receipt.password_shown = false)?;
     }
     config::update(home, |_| changes)?;
-    Ok(new.to_show().filter(|_| is_new))
+    Ok(new.into_shown().filter(|_| is_new))
 }
 
 fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError> {
@@ -286,7 +286,10 @@ pub(crate) fn renew_unseen_password(home: &Home) -> Result<Option<String>, Apply
         renewed = loaded.config.admin_password_hash == unseen_hash;
         if renewed { vec![("admin_password_hash", hash.into())] } else { Vec::new() }
     })?;
-    Ok(new.to_show().filter(|_| renewed))
+    if !new.is_generated {
+        mark_password_shown(home)?;
+    }
+    Ok(new.into_shown().filter(|_| renewed))
 }
 
 /// Records the installed version in the receipt.

@@ -48,5 +48,5 @@ pub use managed::plain as managed_plain;
 pub use pins::{name_of, without_versions};
 pub use pytest::ensure as ensure_pytest;
 pub(crate) use uv::for_tasks as uv_for_tasks;
-pub use uv::{ensure as ensure_uv, find as find_uv};
+pub use uv::{download_program as download_uv, ensure as ensure_uv, find as find_uv};
 pub use verify::verify;

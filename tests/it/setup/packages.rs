@@ -247,7 +247,9 @@ fn the_container_image_has_the_release_and_what_it_needs() {
         packages.append_data(&mut header, path, text.as_bytes()).unwrap();
     }
     packages.into_inner().unwrap();
-    let dist = dist_with_packages(&test, &["--image-base", base.to_str().unwrap()]);
+    let uv = test.save("uv", "a program");
+    let image_options = ["--image-base", base.to_str().unwrap(), "--image-uv", uv.to_str().unwrap()];
+    let dist = dist_with_packages(&test, &image_options);
     let image = file_ending_in(&dist, ".oci.tar");
     let tree = test.folder().join("tree");
     let config = read_image(&image, &tree);
@@ -257,6 +259,7 @@ fn the_container_image_has_the_release_and_what_it_needs() {
     let text = |path: &str| fs::read_to_string(tree.join(path)).unwrap();
     assert_eq!(text("etc/ssl/certs/ca-certificates.crt"), "first certificate\nsecond certificate\n");
     assert!(text("etc/passwd").contains("leoflow:x:1000:1000::/home/leoflow:"));
+    assert_eq!(text("usr/bin/uv"), "a program");
     assert_eq!((text("usr/bin/bash"), text("usr/share/doc/bash/copyright")), ("a shell".into(), "its licence".into()));
     assert!(!tree.join("usr/share/doc/bash/README").exists() && !tree.join("usr/share/man").exists());
     assert!(tree.join("home/leoflow").is_dir() && tree.join("workspace").is_dir());
@@ -272,7 +275,7 @@ fn the_container_image_has_the_release_and_what_it_needs() {
     assert!(sums.contains(&hash(&fs::read(&image).unwrap())));
     // The same files give the same image.
     let again = test.folder().join("again");
-    let arguments = ["--packages", "--image-base", base.to_str().unwrap()];
+    let arguments = [&["--packages"][..], &image_options].concat();
     CommandOutput::from(make_release(&releases(&[FIRST]), FIRST.version, &again, &arguments)).expect(0);
     assert!(fs::read(file_ending_in(&again, ".oci.tar")).unwrap() == fs::read(&image).unwrap());
 }
@@ -292,5 +295,6 @@ fn a_first_password_may_come_from_a_file() {
     assert_eq!(set_up().expect(0).json()["admin_password"], Value::Null);
     let started = test.first_start();
     assert_eq!(started["admin_password"], Value::Null, "it is known");
-    assert_eq!(Session::login(test.port, "correct horse").get("/api/v2/dags")["total_entries"], 0);
+    // Fails with another status than 201.
+    Session::login(test.port, "correct horse");
 }

@@ -1,7 +1,7 @@
 //! A folder as a place for copies, such as a USB disk, a network share or a folder that a program synchronizes.
 
 use super::CopyError;
-use super::place::{Entry, copy_file};
+use super::files::{Entry, copy_file};
 use crate::backup::format::archive::Hashed;
 use crate::backup::format::manifest::Sha256Hex;
 use leoflow_base::sys::checkpoint;

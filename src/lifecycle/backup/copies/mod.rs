@@ -2,6 +2,7 @@
 //! only after it was read back and compared.
 
 mod error;
+mod files;
 mod folder;
 pub mod place;
 pub mod records;
@@ -163,7 +164,7 @@ impl Copying<'_> {
         self.reporter.report(Progress::Started(format!("copying {name} ({}) to {to}", human_size(size))));
         let sha256 = match is_there {
             // Copied by a process that was killed before it recorded that, or by somebody else.
-            true => place::hash_file(&local.path)?,
+            true => files::hash_file(&local.path)?,
             false => place.put(&local.path, &name).await?,
         };
         checkpoint("copies.sent");

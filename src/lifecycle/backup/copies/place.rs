@@ -1,6 +1,7 @@
 //! A place that backups are copied to, of any kind.
 
 use super::CopyError;
+use super::files::Entry;
 use super::folder::Folder;
 use super::s3::S3;
 use super::sftp::Sftp;
@@ -9,16 +10,9 @@ use crate::backup::format::manifest::Sha256Hex;
 use leoflow_base::config::{CopyAddress, CopyPlace};
 use leoflow_base::home::backup_names::is_archive_name;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-
-/// A file at a place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub name: String,
-    pub size: u64,
-}
 
 pub enum Place {
     Folder(Folder),
@@ -92,25 +86,4 @@ impl Place {
             Self::Sftp(sftp) => sftp.remove(name),
         }
     }
-}
-
-/// Size of the pieces that files are read in, in bytes.
-const BUFFER_SIZE: usize = 1024 * 1024;
-
-/// Copies a file into `sink`.
-pub(super) fn copy_file(path: &Path, sink: &mut impl Write) -> io::Result<()> {
-    let (mut file, mut buffer) = (File::open(path)?, vec![0; BUFFER_SIZE]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(()),
-            count => sink.write_all(&buffer[..count])?,
-        }
-    }
-}
-
-/// The hash of a file of this machine.
-pub(super) fn hash_file(path: &Path) -> Result<Sha256Hex, CopyError> {
-    let mut hashed = Hashed::new(io::sink());
-    copy_file(path, &mut hashed).map_err(|source| CopyError::File { path: path.to_owned(), source })?;
-    Ok(hashed.sha256())
 }

@@ -1,14 +1,11 @@
 //! `backups/copies.json`: the backups that this home copied to other places.
 
-use super::place::Entry;
-use super::selection::Candidate;
+use super::files::Entry;
 use crate::backup::retain::notes::{add_note, read_notes, write_notes};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
-use leoflow_base::home::backup_names::is_history_archive;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::path::Path;
 
 /// A copy that was compared with the backup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,17 +24,6 @@ impl CopyRecord {
     /// True if a place's list has it with its size.
     pub(super) fn is_in(&self, listed: &[Entry]) -> bool {
         listed.iter().any(|entry| entry.name == self.name && entry.size == self.size)
-    }
-}
-
-impl From<&CopyRecord> for Candidate {
-    fn from(record: &CopyRecord) -> Self {
-        Self {
-            name: record.name.clone(),
-            size: record.size,
-            created_at: record.created_at,
-            is_history: is_history_archive(Path::new(&record.name)),
-        }
     }
 }
 

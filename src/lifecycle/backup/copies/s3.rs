@@ -1,7 +1,7 @@
 //! An S3 bucket as a place for copies, of Amazon or of a compatible server.
 
 use super::CopyError;
-use super::place::Entry;
+use super::files::Entry;
 use crate::backup::format::archive::Hashed;
 use crate::backup::format::manifest::Sha256Hex;
 use futures_util::StreamExt;

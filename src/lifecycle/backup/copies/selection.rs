@@ -2,7 +2,9 @@
 
 use super::records::CopyRecord;
 use jiff::Timestamp;
+use leoflow_base::home::backup_names::is_history_archive;
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 /// A backup in the home, or at a place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +14,17 @@ pub struct Candidate {
     pub created_at: Option<Timestamp>,
     /// It holds removed history, which no newer backup has.
     pub is_history: bool,
+}
+
+impl From<&CopyRecord> for Candidate {
+    fn from(record: &CopyRecord) -> Self {
+        Self {
+            name: record.name.clone(),
+            size: record.size,
+            created_at: record.created_at,
+            is_history: is_history_archive(Path::new(&record.name)),
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

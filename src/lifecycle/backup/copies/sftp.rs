@@ -2,7 +2,7 @@
 //! apply.
 
 use super::CopyError;
-use super::place::{Entry, copy_file, hash_file};
+use super::files::{Entry, copy_file, hash_file};
 use crate::backup::format::manifest::Sha256Hex;
 use leoflow_base::sys::checkpoint;
 use leoflow_base::sys::fs::files;
