@@ -38,8 +38,8 @@ pub enum AddressError {
     Bucket(String),
     #[error("an s3 address has an option besides endpoint=URL and region=NAME")]
     Option,
-    #[error("{0:?} names no host, or one with other characters than letters, digits, . : and -")]
-    Host(String),
+    #[error("an sftp address names no host, or one with other characters than letters, digits, . : and -")]
+    Host,
     #[error("an address contains no password; sftp uses the keys of ssh")]
     Password,
     #[error("an address contains no control characters")]
@@ -148,13 +148,17 @@ impl CopyAddress {
             return Ok(Self::Folder(text.into()));
         }
         let url = text.split_once("://");
-        let authority = url.and_then(|(_, rest)| rest.split('/').next()).unwrap_or_default();
-        if authority.rsplit_once('@').is_some_and(|(login, _)| login.contains(':')) {
+        let has_login = |(scheme, rest): (&str, &str)| {
+            // The endpoint of an s3 address has an authority too.
+            let authority = if scheme == "s3" { rest } else { rest.split('/').next().unwrap_or_default() };
+            authority.rsplit_once('@').is_some_and(|(login, _)| login.contains(':'))
+        };
+        if url.is_some_and(has_login) {
             return Err(AddressError::Password);
         }
         match url {
             Some(("s3", rest)) => Self::parse_s3(text, rest),
-            Some(("sftp", rest)) => Self::parse_sftp(text, rest),
+            Some(("sftp", rest)) => Self::parse_sftp(rest),
             _ => Err(AddressError::Unknown(text.to_owned())),
         }
     }
@@ -180,14 +184,12 @@ impl CopyAddress {
         Ok(Self::S3 { bucket: bucket.to_owned(), prefix, endpoint, region })
     }
 
-    fn parse_sftp(text: &str, rest: &str) -> Result<Self, AddressError> {
+    fn parse_sftp(rest: &str) -> Result<Self, AddressError> {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, "~"));
         let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
         let (host, port) = match host.rsplit_once(':') {
             // A bracketed IPv6 address contains colons itself.
-            Some((name, port)) if !port.ends_with(']') => {
-                (name, Some(port.parse().map_err(|_| AddressError::Host(text.to_owned()))?))
-            }
+            Some((name, port)) if !port.ends_with(']') => (name, Some(port.parse().map_err(|_| AddressError::Host)?)),
             _ => (host, None),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -195,7 +197,7 @@ impl CopyAddress {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || ".:-_".contains(c);
         let is_name = |name: &str| !name.is_empty() && !name.starts_with('-') && name.chars().all(is_allowed);
         if !is_name(host) || user.is_some_and(|user| !is_name(user)) {
-            return Err(AddressError::Host(text.to_owned()));
+            return Err(AddressError::Host);
         }
         let path = match path.trim_end_matches('/') {
             "~" => ".".to_owned(),
@@ -293,6 +295,8 @@ mod tests {
             "sftp://u:p@h/x",
             "/a\nb",
             "sftp://h:port/p",
+            "s3://b?endpoint=https://k:s@h",
+            "sftp://u:p/a@h/x",
         ] {
             assert!(CopyAddress::parse(wrong).is_err(), "{wrong}");
         }

@@ -90,6 +90,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Dates up to this far in the future are accepted.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
+/// Maximum length of a problem in characters: another server's answer may be part of it.
+const PROBLEM_LIMIT: usize = 2000;
+
 /// Size limit of the file in bytes.
 const SIZE_LIMIT: u64 = 64 * 1024;
 
@@ -243,7 +246,7 @@ pub fn note_end(home: &Home, now: Timestamp, kind: Kind, end: End) -> io::Result
         }
         job.partial = end == End::Partial;
         job.problem = match end {
-            End::Failed(reason) => Some(reason),
+            End::Failed(reason) => Some(reason.chars().take(PROBLEM_LIMIT).collect()),
             End::Done | End::Partial => None,
         };
     })

@@ -34,7 +34,6 @@ use leoflow_postgres::fatal_message::{Cause, cause_of};
 use leoflow_postgres::schema::SchemaError;
 use leoflow_processes::agent::AgentError;
 use leoflow_processes::supervisor::SupervisorError;
-pub(crate) use operation::hints_of_copy;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::Path;

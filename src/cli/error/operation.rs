@@ -7,6 +7,7 @@ use leoflow_lifecycle::operation::data_migrations::DataMigrationError;
 use leoflow_lifecycle::operation::migrations::SchemaChange;
 use leoflow_lifecycle::operation::open::claims::ClaimError;
 use leoflow_lifecycle::operation::{OperationError, Reversal};
+use std::io;
 
 impl Error {
     /// The error of a command that needs a running instance.
@@ -17,31 +18,6 @@ impl Error {
     /// The error of every command that needs a home.
     pub(crate) fn not_set_up() -> Self {
         OperationError::NotSetUp.into()
-    }
-}
-
-/// What to do when a place for copies fails.
-pub(crate) fn hints_of_copy(error: &CopyError) -> &'static [&'static str] {
-    match error {
-        CopyError::NoFolder(_) => &["connect the disk, or create the folder"],
-        CopyError::File { .. } => &["leoflow doctor"],
-        CopyError::NameTaken(_) => &["give each instance a place of its own: leoflow config set backup.copies PLACE"],
-        CopyError::Different(_) => &["check the disk or the server of the place, then run leoflow lite backups copy"],
-        CopyError::Vanished(_) => {
-            &["connect the disk that had them; or copy the backups again: leoflow lite backups copy"]
-        }
-        CopyError::Empty => &["check the address; backups in folders below it are not listed"],
-        CopyError::NoBackup(_) => &["leave the name out of the address to take the newest"],
-        CopyError::NoKeys => &[
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or access_key and secret_key of the place in config.yaml",
-            "with a profile of the AWS CLI: eval \"$(aws configure export-credentials --format env)\"",
-        ],
-        CopyError::Secret { .. } => &["correct backup.copies in config.yaml"],
-        CopyError::S3(_) => &["check the address, its endpoint and region, and the keys"],
-        CopyError::NoSftp => &["install OpenSSH's client (Debian: openssh-client)"],
-        CopyError::Sftp(_) => {
-            &["the folder must exist, and the command `sftp USER@HOST` must connect without a question"]
-        }
     }
 }
 
@@ -106,8 +82,14 @@ from_error! {
     OperationError::NotSetUp => Self::failed(error).hint("leoflow setup"),
     OperationError::CopiesRunning => Self::refused(error).hint("leoflow lite backups"),
     OperationError::Copies { error: ref reason, .. } => {
-        let hints = hints_of_copy(reason);
-        hints.iter().fold(Self::failed(error), |error, hint| error.hint(*hint))
+        let hint = match reason {
+            CopyError::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => "free some space there",
+            CopyError::NoBackup(_) => "leave the name out of the address to take the newest",
+            CopyError::NoKeys => "with a profile of the AWS CLI: eval \"$(aws configure export-credentials --format env)\"",
+            CopyError::Sftp(_) => "the folder must exist, and the command `sftp USER@HOST` must connect without a question",
+            _ => "check the address; backups in folders below it are not listed",
+        };
+        Self::failed(error).hint(hint)
     }
     OperationError::StoppedBeforeSchedule => Self::failed(error),
     OperationError::NotRunning => Self::not_running(),

@@ -11,7 +11,6 @@ use leoflow_base::config::{self, ConfigError, DatastoreSetting, EditError, Updat
 use leoflow_base::home::Home;
 use leoflow_base::home::journal::{self, Journal, JournalError, Operation};
 use leoflow_base::home::progress::{Progress, Reporter};
-use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::user_namespace::Identity;
 use leoflow_base::sys::{clock, env_vars, random};
 use leoflow_postgres::acquire::{self, AcquireError, Sources};
@@ -21,7 +20,8 @@ use leoflow_postgres::external::container::ContainerError;
 use leoflow_postgres::location::{self, Container, Location, LocationError};
 use leoflow_postgres::{Credentials, Installation, NEWEST, install};
 use serde_yaml::Value;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
@@ -167,10 +167,11 @@ impl NewPassword {
         let Some(path) = env_vars::path(PASSWORD_FILE) else {
             return Ok(Self { text: password::generate(), is_generated: true });
         };
-        let missing = || io::Error::from(io::ErrorKind::NotFound);
-        let text = files::read_text(&path, password::LONGEST as u64 + 2).and_then(|text| text.ok_or_else(missing));
-        let text = text.map_err(|source| ApplyError::PasswordFile { path: path.clone(), source })?;
-        let text = text.lines().next().unwrap_or_default().to_owned();
+        let mut text = String::new();
+        let read = File::open(&path)
+            .and_then(|file| BufReader::new(file.take(password::LONGEST as u64 + 2)).read_line(&mut text));
+        read.map_err(|source| ApplyError::PasswordFile { path: path.clone(), source })?;
+        let text = text.trim_end_matches(['\r', '\n']).to_owned();
         password::acceptable(&text).map_err(|source| ApplyError::Password { path, source })?;
         Ok(Self { text, is_generated: false })
     }
@@ -202,20 +203,20 @@ fn write_config(home: &Home, plan: &Plan, request: &Request) -> Result<Option<St
 
 /// Adds missing keys to the config; returns the new admin password if the config had none and it must be shown.
 fn complete_config(home: &Home, plan: &Plan, keys: &[&'static str]) -> Result<Option<String>, ApplyError> {
-    let new = NewPassword::new()?;
-    let password = &new.text;
+    let is_new = keys.contains(&"admin_password_hash");
+    let new = if is_new { Some(NewPassword::new()?) } else { None };
+    let password = new.as_ref().map(|new| new.text.as_str()).unwrap_or_default();
     let mut changes = Vec::new();
     for key in keys {
         changes.push((*key, new_value(key, plan, password)?));
     }
-    let is_new = keys.contains(&"admin_password_hash");
     if is_new {
         // Write the receipt first: in the other order, a kill between the two writes leaves a password that counts as
         // shown although nobody saw it.
         Receipt::change(home, |receipt| receipt.password_shown = false)?;
     }
     config::update(home, |_| changes)?;
-    Ok(new.into_shown().filter(|_| is_new))
+    Ok(new.and_then(NewPassword::into_shown))
 }
 
 fn create_cluster(home: &Home, reporter: &dyn Reporter) -> Result<(), ApplyError> {

@@ -117,7 +117,8 @@ async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, A
         "backups.html",
         config::instance_name(config.as_ref()),
         json!({
-            "backups": backups, "copies": copies, "reason": reason, "operation": operation,
+            "backups": backups, "copies": copies, "reason": reason,
+            "has_places": settings.is_some_and(|settings| !settings.copies.is_empty()), "operation": operation,
             "schedule": settings.map(|settings| settings.schedule.to_string()),
             "verify": settings.map(|settings| settings.verify.to_string()),
             "problems": problems(&state.core), "refused": refused,
@@ -129,7 +130,7 @@ async fn show(state: &AppState, refused: Option<&str>) -> Result<Html<String>, A
 /// The number of backups at each place, and when the newest was created.
 fn copies_by_place(copies: &Value) -> Vec<Value> {
     let mut places: BTreeMap<&str, (usize, &str)> = BTreeMap::new();
-    for copy in copies.as_array().into_iter().flatten() {
+    for copy in copies.as_array().into_iter().flatten().filter(|copy| copy["copied_at"].is_string()) {
         let place = places.entry(copy["to"].as_str().unwrap_or_default()).or_default();
         *place = (place.0 + 1, place.1.max(copy["created_at"].as_str().unwrap_or_default()));
     }

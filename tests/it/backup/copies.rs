@@ -3,9 +3,11 @@
 use crate::support::clients::Clients;
 use crate::support::{CommandOutput, TestHome, wait_until};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,6 +19,8 @@ struct Places {
     test: TestHome,
     servers: Child,
     folder: PathBuf,
+    /// A Python with boto3.
+    python: PathBuf,
     /// The addresses: folder, S3, SFTP.
     addresses: [String; 3],
 }
@@ -64,7 +68,7 @@ impl Places {
             format!("s3://bucket/leoflow?endpoint={}&region=us-east-1", ports["s3"].as_str().unwrap()),
             format!("sftp://me@127.0.0.1:{}/backups", ports["sftp"]),
         ];
-        let places = Self { test, servers, folder, addresses };
+        let places = Self { test, servers, folder, python: clients.python, addresses };
         places.test.set_up();
         Some(places)
     }
@@ -105,6 +109,28 @@ impl Places {
     fn back_up(&self) -> String {
         let report = self.run(&["lite", "backup", "--json"]).expect(0).json();
         Path::new(report["path"].as_str().unwrap()).file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    /// The backups at a place, as another program reads them.
+    fn contents(&self, address: &str) -> BTreeMap<String, Vec<u8>> {
+        if !address.starts_with("s3") {
+            let folder = self.folder.join(if address.starts_with("sftp") { "sftp/backups" } else { "usb" });
+            let visible = self.files_at(address).into_iter().filter(|name| !name.starts_with('.'));
+            return visible.map(|name| (name.clone(), fs::read(folder.join(&name)).unwrap())).collect();
+        }
+        let (path, options) = address.strip_prefix("s3://bucket/").unwrap().split_once('?').unwrap();
+        let endpoint = options.strip_prefix("endpoint=").unwrap().split('&').next().unwrap();
+        let out = self.folder.join("objects");
+        let _ = fs::remove_dir_all(&out);
+        let script = "import boto3, os, sys\nendpoint, prefix, out = sys.argv[1:]\nos.makedirs(out)\n\
+                      s3 = boto3.client('s3', endpoint_url=endpoint, aws_access_key_id='id', aws_secret_access_key='key', \
+                      region_name='us-east-1')\nfor o in s3.list_objects_v2(Bucket='bucket', Prefix=prefix + '/').get('Contents', []):\n    \
+                      s3.download_file('bucket', o['Key'], os.path.join(out, os.path.basename(o['Key'])))\n";
+        let mut python = Command::new(&self.python);
+        let output = python.args(["-c", script, endpoint, path]).arg(&out).env("HOME", &self.folder).output().unwrap();
+        CommandOutput::from(output).expect(0);
+        let files = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap());
+        files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect()
     }
 
     /// The names of the files at a place, as the servers have them.
@@ -165,7 +191,7 @@ fn copies_are_compared_limited_and_restored_elsewhere() {
 }
 
 #[test]
-fn a_place_that_lies_fails_or_vanishes_is_named_and_the_others_are_served() {
+fn a_place_that_lies_or_fails_leaves_the_others_served() {
     let Some(places) = Places::new() else { return };
     let [folder, s3, sftp] = &places.addresses;
     places.set(&places.addresses, 30);
@@ -187,7 +213,7 @@ fn a_place_that_lies_fails_or_vanishes_is_named_and_the_others_are_served() {
     // The bad copy was removed, so it is not taken for a backup.
     assert_eq!(places.copy(0)[1]["copied"], json!([first]));
 
-    // A file of the same name that is not ours stays as it is.
+    // A file of the same name that is not ours stays as it is, also one that the user copied there.
     std::thread::sleep(Duration::from_millis(1100));
     let second = places.back_up();
     fs::write(Path::new(folder).join(&second), "another instance's").unwrap();
@@ -208,10 +234,11 @@ fn a_place_that_lies_fails_or_vanishes_is_named_and_the_others_are_served() {
     let copied = places.copy(0)[0]["copied"].as_array().unwrap().len();
     assert_eq!((copied, places.files_at(folder)), (2, vec![first.clone(), second]));
 
-    // A copy that became shorter is copied again.
+    // A copy that became shorter is named, and copied again once it is removed.
     fs::write(places.folder.join("sftp/backups").join(&first), "short").unwrap();
     let problem = places.copy(1)[2]["problem"].clone();
-    assert!(problem.as_str().unwrap().contains("is there already, with other content"), "{problem}");
+    assert!(problem.as_str().unwrap().contains("was changed there"), "{problem}");
+    assert!(places.copy(1)[2]["problem"].as_str().unwrap().contains("was changed there"), "still");
     fs::remove_file(places.folder.join("sftp/backups").join(&first)).unwrap();
     assert_eq!(places.copy(0)[2]["copied"], json!([first]));
 
@@ -219,6 +246,9 @@ fn a_place_that_lies_fails_or_vanishes_is_named_and_the_others_are_served() {
     fs::remove_dir_all(folder).unwrap();
     let text = places.run(&["lite", "backups", "copy"]).expect(1).stderr;
     assert!(text.contains(&format!("{folder}: the folder")) && text.contains("connect the disk"), "{text}");
+    let home = places.test.home.join("backups").to_str().unwrap().to_owned();
+    places.set(std::slice::from_ref(&home), 1);
+    assert!(places.copy(1)[0]["problem"].as_str().unwrap().contains("is in the home"));
     for (wrong, reason) in [
         (s3.replace("bucket", "other"), "NoSuchBucket"),
         (sftp.replace("backups", "other"), "sftp: "),
@@ -235,34 +265,78 @@ fn a_kill_at_each_step_leaves_complete_copies_or_none() {
     let Some(places) = Places::new() else { return };
     for address in &places.addresses {
         places.set(std::slice::from_ref(address), 1);
+        // A copy to remove at the last step.
+        places.back_up();
+        places.copy(0);
         for step in ["copies.written", "copies.sent", "copies.compared", "copies.recorded", "copies.removed"] {
+            std::thread::sleep(Duration::from_millis(1100));
             let name = places.back_up();
             let mut copy = places.command_of(&places.test, &["lite", "backups", "copy"]);
-            copy.env("LEOFLOW_KILL_AT", step);
-            let is_killed = !copy.output().unwrap().status.success();
-            // The first copy to a place removes none.
-            assert!(is_killed || step == "copies.removed", "{address} {step}");
-            let visible =
-                |names: Vec<String>| names.into_iter().filter(|name| !name.starts_with('.')).collect::<Vec<_>>();
-            if !address.starts_with("s3") {
-                for file in visible(places.files_at(address)) {
-                    let folder = if address.starts_with("sftp") { "sftp/backups" } else { "usb" };
-                    let copied = fs::read(places.folder.join(folder).join(&file)).unwrap();
-                    assert_eq!(
-                        copied,
-                        fs::read(places.test.home.join("backups").join(&file)).unwrap(),
-                        "{file} {step}"
-                    );
-                }
+            let killed = copy.env("LEOFLOW_KILL_AT", step).output().unwrap().status;
+            assert_eq!(killed.signal(), Some(9), "{address} {step}");
+            for (file, copied) in places.contents(address) {
+                let is_same = fs::read(places.test.home.join("backups").join(&file)).unwrap() == copied;
+                assert!(is_same, "{address} {step}: {file}");
             }
             let report = places.copy(0).remove(0);
             assert_eq!(report["backups"], 1, "{address} {step}: {report}");
+            assert_eq!(places.contents(address).into_keys().collect::<Vec<_>>(), [name], "{address} {step}");
             if !address.starts_with("s3") {
-                assert_eq!(places.files_at(address), [name], "{step}");
+                assert_eq!(places.files_at(address).len(), 1, "no part is left: {step}");
             }
-            std::thread::sleep(Duration::from_millis(1100));
         }
     }
+}
+
+#[test]
+fn only_copies_of_this_home_are_removed() {
+    let Some(places) = Places::new() else { return };
+    // Characters that are special for sftp, in S3 and in URLs.
+    let odd = "sftp/backups/a b[1]*?";
+    fs::create_dir_all(places.folder.join(odd)).unwrap();
+    let sftp = places.addresses[2].replace("/backups", "/backups/a b[1]*?");
+    let s3 = places.addresses[1].replace("leoflow?", "Büro ~#[1]%/x?");
+    let folder = places.addresses[0].clone();
+    places.set(&[folder.clone(), s3.clone(), sftp], 1);
+    let first = places.back_up();
+    // The user copied it to the disk already, and other files are beside it.
+    let usb = Path::new(&folder);
+    fs::copy(places.test.home.join("backups").join(&first), usb.join(&first)).unwrap();
+    fs::write(usb.join("photo.jpg"), "mine").unwrap();
+    fs::write(usb.join("leoflow-backup-20200101T000000Z.tar.zst"), "another machine's").unwrap();
+    assert!(places.copy(0).iter().all(|place| place["copied"] == json!([first])));
+    std::thread::sleep(Duration::from_millis(1100));
+    let second = places.back_up();
+    let reports = places.copy(0);
+    assert_eq!((&reports[0]["removed"], &reports[1]["removed"]), (&json!([]), &json!([first])), "{reports:?}");
+    assert_eq!(reports[2]["removed"], json!([first]));
+    let there = places.files_at(&folder);
+    assert_eq!(there, ["leoflow-backup-20200101T000000Z.tar.zst", &first, &second, "photo.jpg"]);
+    assert_eq!(fs::read_dir(places.folder.join(odd)).unwrap().count(), 1);
+    assert_eq!(places.contents(&s3).into_keys().collect::<Vec<_>>(), std::slice::from_ref(&second));
+    // A backup before an upgrade serves its rollback, and stays here.
+    let backups = places.test.home.join("backups");
+    fs::copy(backups.join(&second), backups.join("automatic-20260101T000000Z-before-upgrade.tar.zst")).unwrap();
+    assert!(places.copy(0).iter().all(|place| place["copied"] == json!([])));
+    // A clone would write to the same places.
+    places.test.run(&["instances", "clone", "copied"]).expect(0);
+    let clone = places.test.folder().join("user/.leoflow-copied/config.yaml");
+    assert!(!fs::read_to_string(&clone).unwrap().contains("copies:"));
+    places.test.run(&["instances", "remove", "copied", "--yes"]).expect(0);
+}
+
+#[test]
+fn variables_of_another_server_do_not_redirect_a_copy() {
+    let Some(places) = Places::new() else { return };
+    places.set(&places.addresses[1..2], 1);
+    let name = places.back_up();
+    let mut copy = places.command_of(&places.test, &["lite", "backups", "copy"]);
+    for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
+        copy.env(name, "http://127.0.0.1:1");
+    }
+    let copied = copy.env("AWS_SESSION_TOKEN", "x").env("AWS_REGION", "other").output().unwrap();
+    CommandOutput::from(copied).expect(0);
+    assert_eq!(places.contents(&places.addresses[1]).into_keys().collect::<Vec<_>>(), [name]);
 }
 
 #[test]

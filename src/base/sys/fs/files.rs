@@ -26,7 +26,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 const ATTEMPTS: u32 = 100;
 
 /// Creates a temporary neighbour that did not exist. A link with that name is not followed.
-fn create_neighbour(path: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
+pub fn create_neighbour(path: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..ATTEMPTS {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

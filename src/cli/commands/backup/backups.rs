@@ -2,11 +2,11 @@
 
 use super::verify_backups::{self, VerifyBackups};
 use crate::context::{Confirmation, Context};
-use crate::error::{Error, hints_of_copy};
+use crate::error::Error;
 use crate::terminal::printer::{Printer, counted, human_size};
 use clap::{Args, Subcommand};
 use leoflow_base::home::upkeep;
-use leoflow_lifecycle::backup::copies::Origin;
+use leoflow_lifecycle::backup::copies::Mode;
 use leoflow_lifecycle::backup::copies::records::{self, CopyRecord};
 use leoflow_lifecycle::backup::retain::catalog::{self, Listed, Proof};
 use leoflow_lifecycle::operation::{DryRun, copies, prune};
@@ -70,8 +70,12 @@ pub async fn run(context: &Context<'_>, args: &Backups) -> Result<u8, Error> {
             None => list(context),
         },
         Some(BackupsCommand::Copy { dry_run, scheduled }) => {
-            let origin = if *scheduled { Origin::Schedule } else { Origin::User };
-            copy(context, origin, (*dry_run).into()).await
+            let mode = match (dry_run, scheduled) {
+                (true, _) => Mode::Preview,
+                (false, true) => Mode::Scheduled,
+                (false, false) => Mode::ByUser,
+            };
+            copy(context, mode).await
         }
         Some(BackupsCommand::Prune { dry_run, yes }) => remove_excess(context, (*dry_run).into(), (*yes).into()),
     }
@@ -83,13 +87,14 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
     let copies = records::read(home).map_err(Error::cannot("read", &home.backups()))?;
     let json = json!({"backups": backups, "copies": copies, "upkeep": upkeep::read(home)});
     context.printer.show(&json, |printer| {
-        if backups.is_empty() {
-            let folder = home.backups();
-            return printer
-                .note(format!("No backups in {} yet. Create one with `leoflow lite backup`.", folder.display()));
-        }
         let rows: Vec<Vec<String>> = backups.iter().map(|backup| backup_row(printer, backup)).collect();
-        printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows);
+        match rows.is_empty() {
+            true => printer.note(format!(
+                "No backups in {} yet. Create one with `leoflow lite backup`.",
+                home.backups().display()
+            )),
+            false => printer.table(&["CREATED", "SIZE", "ROWS", "SCHEMA", "LAST VERIFIED", "FILE"], &rows),
+        }
         for (place, of_place) in &by_place(&copies) {
             let newest = of_place.iter().filter_map(|copy| copy.created_at).max().map(|time| time.to_string());
             let count = counted(of_place.len(), "backup");
@@ -100,37 +105,35 @@ fn list(context: &Context<'_>) -> Result<u8, Error> {
 
 fn by_place(copies: &[CopyRecord]) -> BTreeMap<&str, Vec<&CopyRecord>> {
     let mut places: BTreeMap<&str, Vec<&CopyRecord>> = BTreeMap::new();
-    for copy in copies {
+    for copy in copies.iter().filter(|copy| copy.copied_at.is_some()) {
         places.entry(&copy.to).or_default().push(copy);
     }
     places
 }
 
 /// Copies the backups to their places; fails if a place does.
-async fn copy(context: &Context<'_>, origin: Origin, dry_run: DryRun) -> Result<u8, Error> {
-    let places = copies::copy(&context.operation(), origin, dry_run).await?;
-    let json = json!({"places": places, "dry_run": dry_run == DryRun::Yes});
+async fn copy(context: &Context<'_>, mode: Mode) -> Result<u8, Error> {
+    let places = copies::copy(&context.operation(), mode).await?;
+    let is_preview = mode == Mode::Preview;
+    let json = json!({"places": places, "dry_run": is_preview});
     context.printer.show(&json, |printer| {
         if places.is_empty() {
             printer.line("No place for copies is set. Set one:  leoflow config set backup.copies /media/usb");
         }
-        let (copied, removed) =
-            if dry_run == DryRun::Yes { ("would copy", "would remove") } else { ("copied", "removed") };
+        let (copied, removed) = if is_preview { ("would copy", "would remove") } else { ("copied", "removed") };
         for place in &places {
-            printer.line(format!(
-                "{}: {copied} {}, {removed} {}, {} there",
-                place.to,
-                place.copied.len(),
-                place.removed.len(),
-                counted(place.backups, "backup")
-            ));
-            if let Some(error) = &place.error {
-                printer.warning(format!("{}: {error}", place.to));
-                hints_of_copy(error).iter().for_each(|hint| printer.note(format!("hint: {hint}")));
+            let (copied_count, removed_count) = (place.copied.len(), place.removed.len());
+            match &place.problem {
+                Some(error) => printer.warning(format!("{}: {error}", place.to)),
+                None => printer.line(format!(
+                    "{}: {copied} {copied_count}, {removed} {removed_count}, {} there",
+                    place.to,
+                    counted(place.backups, "backup")
+                )),
             }
         }
     })?;
-    Ok(u8::from(places.iter().any(|place| place.error.is_some())))
+    Ok(u8::from(places.iter().any(|place| place.problem.is_some())))
 }
 
 /// Removes the automatic backups over the limits.

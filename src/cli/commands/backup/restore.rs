@@ -27,6 +27,13 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         wait_for_rollback()?;
     }
     let Some(input) = &args.input else { return undo(context, args).await };
+    if !args.dry_run {
+        // Before a backup is fetched, which may take long.
+        restore::refuse_unforced(
+            &context.home,
+            &request(context, args, input, args.force.into(), &|time| time.to_owned())?,
+        )?;
+    }
     let (input, _fetched) = local_input(context, input).await?;
     let format_time = |time: &str| context.printer.time(Some(time));
     let request = request(context, args, &input, args.force.into(), &format_time)?;
@@ -61,18 +68,17 @@ async fn local_input(context: &Context<'_>, input: &Path) -> Result<(PathBuf, Op
         false if input.is_dir() => CopyAddress::Folder(env_vars::absolute(input)?),
         false => return Ok((input.to_owned(), None)),
     };
-    let found = copies::find(&context.home, &address).await?;
-    if found.all.len() > 1 && address == found.at {
+    let backup = copies::find(&context.home, &address).await?;
+    let count = backup.all.len();
+    if count > 1 && address == backup.at {
         context.printer.note(format!("Backups in {address}, newest first:"));
-        found.all.iter().take(MAX_LISTED).for_each(|name| context.printer.note(format!("  {name}")));
-        context
-            .printer
-            .note(format!("The newest of {} is taken; add a name to the address for another.", found.all.len()));
+        backup.all.iter().take(MAX_LISTED).for_each(|name| context.printer.note(format!("  {name}")));
+        context.printer.note(format!("The newest of {count} is taken; add a name to the address for another."));
     }
-    if let CopyAddress::Folder(folder) = &found.at {
-        return Ok((folder.join(&found.name), None));
+    if let CopyAddress::Folder(folder) = &backup.at {
+        return Ok((folder.join(backup.name()), None));
     }
-    let fetched = found.fetch(&context.operation()).await?;
+    let fetched = backup.fetch(&context.operation()).await?;
     Ok((fetched.path.clone(), Some(fetched)))
 }
 

@@ -258,6 +258,8 @@ async fn copy(old_context: &Context<'_>, new_context: &Context<'_>, file: &Path)
     let workspace = instances::default_workspace(&new_context.home)?;
     let args = Restore { yes: true, take_over_settings: true, ..Restore::default() };
     creation::run(&new_context.home, &workspace, restore::into_new(new_context, &args, file)).await?;
+    // Both would write to the same place.
+    config::rewrite(&new_context.home, |text| Ok(config::remove_subkey(text, "backup", "copies")?))?;
     let name = instances::name_of(&new_context.home).unwrap_or_default();
     Ok(config::update(&new_context.home, |_| vec![("instance_name", name.into())])?)
 }

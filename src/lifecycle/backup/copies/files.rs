@@ -1,10 +1,9 @@
-//! The files of this machine and of a place.
+//! The files at a place, and hashes of what is read.
 
 use super::CopyError;
 use crate::backup::format::archive::Hashed;
-use crate::backup::format::manifest::Sha256Hex;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::Path;
 
 /// A file at a place.
@@ -14,23 +13,18 @@ pub struct Entry {
     pub size: u64,
 }
 
-/// Size of the pieces that files are read in, in bytes.
-const BUFFER_SIZE: usize = 1024 * 1024;
-
-/// Copies a file into `sink`.
-pub fn copy_file(path: &Path, sink: &mut impl Write) -> io::Result<()> {
-    let (mut file, mut buffer) = (File::open(path)?, vec![0; BUFFER_SIZE]);
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(()),
-            count => sink.write_all(&buffer[..count])?,
-        }
-    }
+/// Opens a file of this machine.
+pub fn open(path: &Path) -> Result<File, CopyError> {
+    File::open(path).map_err(in_file(path))
 }
 
-/// The hash of a file of this machine.
-pub fn hash_file(path: &Path) -> Result<Sha256Hex, CopyError> {
-    let mut hashed = Hashed::new(io::sink());
-    copy_file(path, &mut hashed).map_err(|source| CopyError::File { path: path.to_owned(), source })?;
-    Ok(hashed.sha256())
+/// The hash of the bytes that were written, in hexadecimal.
+pub fn hash_of<T>(hashed: Hashed<T>) -> String {
+    hashed.sha256().to_string()
+}
+
+/// The error of an operation on a file or folder.
+pub fn in_file(path: &Path) -> impl Fn(io::Error) -> CopyError + use<> {
+    let path = path.to_owned();
+    move |source| CopyError::File { path: path.clone(), source }
 }

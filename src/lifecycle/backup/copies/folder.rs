@@ -1,14 +1,12 @@
 //! A folder as a place for copies, such as a USB disk, a network share or a folder that a program synchronizes.
 
 use super::CopyError;
-use super::files::{Entry, copy_file};
+use super::files::{Entry, hash_of, in_file, open};
 use crate::backup::format::archive::Hashed;
-use crate::backup::format::manifest::Sha256Hex;
 use leoflow_base::sys::checkpoint;
 use leoflow_base::sys::fs::{disk, files, folders};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub struct Folder {
@@ -41,18 +39,19 @@ impl Folder {
         list().map_err(in_file(&self.path))
     }
 
-    /// Writes to a hidden name, flushes the file to the disk, and renames it.
-    pub fn put(&self, file: &Path, name: &str) -> Result<Sha256Hex, CopyError> {
-        let (to, part) = (self.path.join(name), self.path.join(format!(".{name}.part")));
+    /// Writes to a hidden name, flushes the file to the disk, and renames it. Replaces no file.
+    pub fn put(&self, file: &Path, name: &str) -> Result<String, CopyError> {
+        let to = self.path.join(name);
+        let mut content = open(file)?;
+        let (part_file, part) = files::create_neighbour(&to, 0o600).map_err(in_file(&to))?;
         let write = || {
-            let part_file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
             let mut hashed = Hashed::new(part_file);
-            copy_file(file, &mut hashed)?;
-            hashed.flush()?;
+            io::copy(&mut content, &mut hashed)?;
             hashed.inner.sync_all()?;
             checkpoint("copies.written");
-            files::rename_durably(&part, &to)?;
-            Ok(hashed.sha256())
+            files::rename_to_new(&part, &to)?;
+            files::sync_parent(&to)?;
+            Ok(hash_of(hashed))
         };
         let written = write();
         if written.is_err() {
@@ -65,19 +64,22 @@ impl Folder {
     pub fn read(&self, name: &str, sink: &mut impl Write) -> Result<(), CopyError> {
         let path = self.path.join(name);
         // The bytes of the disk, not those that are still in memory.
-        disk::forget_cached(&path).and_then(|()| copy_file(&path, sink)).map_err(in_file(&path))
+        disk::forget_cached(&path).map_err(in_file(&path))?;
+        io::copy(&mut open(&path)?, sink).map(drop).map_err(in_file(&path))
     }
 
     pub fn remove(&self, name: &str) -> Result<(), CopyError> {
         let path = self.path.join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.map_err(in_file(&path)),
-        }
+        files::remove_any(&path).map_err(in_file(&path))
     }
-}
 
-fn in_file(path: &Path) -> impl Fn(io::Error) -> CopyError {
-    let path = path.to_owned();
-    move |source| CopyError::File { path: path.clone(), source }
+    /// Removes what a killed process has left of an upload of this name.
+    pub fn remove_part(&self, name: &str) -> Result<(), CopyError> {
+        let is_part = |path: &Path| {
+            let parts = path.file_name().and_then(|name| name.to_str()).and_then(files::neighbour_parts);
+            parts.is_some_and(|(target, _)| target == name)
+        };
+        let paths = folders::entries(&self.path).map_err(in_file(&self.path))?;
+        paths.iter().filter(|path| is_part(path)).try_for_each(|path| files::remove_any(path).map_err(in_file(path)))
+    }
 }

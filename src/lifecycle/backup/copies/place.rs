@@ -1,16 +1,16 @@
 //! A place that backups are copied to, of any kind.
 
 use super::CopyError;
-use super::files::Entry;
+pub use super::files::Entry;
+use super::files::{hash_of, in_file};
 use super::folder::Folder;
 use super::s3::S3;
 use super::sftp::Sftp;
 use crate::backup::format::archive::Hashed;
-use crate::backup::format::manifest::Sha256Hex;
 use leoflow_base::config::{CopyAddress, CopyPlace};
 use leoflow_base::home::backup_names::is_archive_name;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -21,17 +21,15 @@ pub enum Place {
 }
 
 impl Place {
-    /// Prepares access; most errors come with the first request. `scratch` is a folder for temporary files.
-    pub fn open(place: &CopyPlace, scratch: &Path) -> Result<Self, CopyError> {
+    /// Prepares access; most errors come with the first request.
+    pub fn open(place: &CopyPlace) -> Result<Self, CopyError> {
         Ok(match &place.to {
             CopyAddress::Folder(path) => Self::Folder(Folder::open(path)?),
             CopyAddress::S3 { bucket, prefix, endpoint, region } => {
                 let keys = (place.access_key.as_ref(), place.secret_key.as_ref());
                 Self::S3(S3::open(bucket, prefix, endpoint.as_deref(), region.as_deref(), keys)?)
             }
-            CopyAddress::Sftp { user, host, port, path } => {
-                Self::Sftp(Sftp::new(user.as_deref(), host, *port, path, scratch))
-            }
+            CopyAddress::Sftp { user, host, port, path } => Self::Sftp(Sftp::new(user.as_deref(), host, *port, path)),
         })
     }
 
@@ -42,13 +40,14 @@ impl Place {
             Self::S3(s3) => s3.list().await?,
             Self::Sftp(sftp) => sftp.list()?,
         };
-        entries.retain(|entry| is_archive_name(&entry.name));
-        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        // A server could send names that lead to other folders here.
+        let is_safe = |name: &str| !name.contains('/') && !name.chars().any(char::is_control);
+        entries.retain(|entry| is_archive_name(&entry.name) && is_safe(&entry.name));
         Ok(entries)
     }
 
     /// Writes a copy of `file`; returns the hash of the bytes that were sent.
-    pub async fn put(&self, file: &Path, name: &str) -> Result<Sha256Hex, CopyError> {
+    pub async fn put(&self, file: &Path, name: &str) -> Result<String, CopyError> {
         match self {
             Self::Folder(folder) => folder.put(file, name),
             Self::S3(s3) => s3.put(file, name).await,
@@ -56,26 +55,25 @@ impl Place {
         }
     }
 
-    /// Reads a copy and returns its hash.
-    pub async fn hash(&self, name: &str) -> Result<Sha256Hex, CopyError> {
+    /// Reads a copy of this size and returns its hash. `scratch` is a new file, for a place that cannot be read as a
+    /// stream.
+    pub async fn hash(&self, entry: &Entry, scratch: &Path) -> Result<String, CopyError> {
         let mut hashed = Hashed::new(io::sink());
-        self.read(name, &mut hashed).await?;
-        Ok(hashed.sha256())
+        match self {
+            Self::Folder(folder) => folder.read(&entry.name, &mut hashed)?,
+            Self::S3(s3) => s3.read(&entry.name, &mut hashed).await?,
+            Self::Sftp(sftp) => return sftp.hash(entry, scratch),
+        }
+        Ok(hash_of(hashed))
     }
 
     /// Writes a copy to a new file, which only this user may read.
-    pub async fn fetch(&self, name: &str, to: &Path) -> Result<(), CopyError> {
-        let write = |source| CopyError::File { path: to.to_owned(), source };
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(to).map_err(write)?;
-        self.read(name, &mut file).await?;
-        file.sync_all().map_err(write)
-    }
-
-    async fn read(&self, name: &str, sink: &mut impl Write) -> Result<(), CopyError> {
+    pub async fn fetch(&self, entry: &Entry, to: &Path) -> Result<(), CopyError> {
+        let create = || File::options().write(true).create_new(true).mode(0o600).open(to).map_err(in_file(to));
         match self {
-            Self::Folder(folder) => folder.read(name, sink),
-            Self::S3(s3) => s3.read(name, sink).await,
-            Self::Sftp(sftp) => sftp.read(name, sink),
+            Self::Folder(folder) => folder.read(&entry.name, &mut create()?),
+            Self::S3(s3) => s3.read(&entry.name, &mut create()?).await,
+            Self::Sftp(sftp) => sftp.fetch(entry, to),
         }
     }
 
@@ -84,6 +82,15 @@ impl Place {
             Self::Folder(folder) => folder.remove(name),
             Self::S3(s3) => s3.remove(name).await,
             Self::Sftp(sftp) => sftp.remove(name),
+        }
+    }
+
+    /// Removes what a killed process has left of an upload of this name. A bucket's own rules remove parts of uploads.
+    pub fn remove_part(&self, name: &str) -> Result<(), CopyError> {
+        match self {
+            Self::Folder(folder) => folder.remove_part(name),
+            Self::S3(_) => Ok(()),
+            Self::Sftp(sftp) => sftp.remove_part(name),
         }
     }
 }

@@ -1,13 +1,14 @@
 //! `backups/copies.json`: the backups that this home copied to other places.
 
 use super::files::Entry;
-use crate::backup::retain::notes::{add_note, read_notes, write_notes};
 use jiff::Timestamp;
 use leoflow_base::home::Home;
+use leoflow_base::sys::fs::files;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::path::PathBuf;
 
-/// A copy that was compared with the backup.
+/// A copy, or one that was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CopyRecord {
     /// The place's address.
@@ -17,7 +18,11 @@ pub struct CopyRecord {
     pub sha256: String,
     /// When the backup was created.
     pub created_at: Option<Timestamp>,
-    pub copied_at: Timestamp,
+    /// When the copy was compared with the backup; `None` while it is written, and after a kill.
+    pub copied_at: Option<Timestamp>,
+    /// True if the same file was there already, so that this home does not remove it.
+    #[serde(default)]
+    pub was_there: bool,
 }
 
 impl CopyRecord {
@@ -27,34 +32,23 @@ impl CopyRecord {
     }
 }
 
-const FILE: &str = "copies.json";
+const SIZE_LIMIT: u64 = 64 * 1024 * 1024;
 
-/// All copies, by place.
+fn file(home: &Home) -> PathBuf {
+    home.backups().join("copies.json")
+}
+
+/// All records, also of copies that were only begun.
 pub fn read(home: &Home) -> io::Result<Vec<CopyRecord>> {
-    read_notes(home, FILE)
+    files::read_json_or_default(&file(home), SIZE_LIMIT)
 }
 
-/// The copies at a place.
-pub fn of_place(home: &Home, to: &str) -> io::Result<Vec<CopyRecord>> {
-    Ok(read(home)?.into_iter().filter(|record| record.to == to).collect())
-}
-
-pub(super) fn add(home: &Home, record: CopyRecord) -> io::Result<()> {
-    let mut all = read(home)?;
-    all.retain(|other| (&other.to, &other.name) != (&record.to, &record.name));
-    add_note(home, FILE, all, record)
-}
-
-/// Replaces the copies at a place.
-pub(super) fn replace(home: &Home, to: &str, records: Vec<CopyRecord>) -> io::Result<()> {
-    let mut all = read(home)?;
-    all.retain(|record| record.to != to);
-    all.extend(records);
-    write_notes(home, FILE, &all)
-}
-
-pub(super) fn forget(home: &Home, to: &str, name: &str) -> io::Result<()> {
-    let mut all = read(home)?;
-    all.retain(|record| record.to != to || record.name != name);
-    write_notes(home, FILE, &all)
+/// Changes the records of a place.
+pub(super) fn change(home: &Home, to: &str, edit: impl FnOnce(&mut Vec<CopyRecord>)) -> io::Result<()> {
+    let (mut own, mut all): (Vec<_>, Vec<_>) = read(home)?.into_iter().partition(|record| record.to == to);
+    edit(&mut own);
+    all.extend(own);
+    // Does not recreate a home that was removed.
+    home.create_folder(&home.backups())?;
+    files::write_atomic(&file(home), &serde_json::to_vec_pretty(&all)?, 0o600)
 }

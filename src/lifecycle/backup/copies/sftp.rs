@@ -2,37 +2,44 @@
 //! apply.
 
 use super::CopyError;
-use super::files::{Entry, copy_file, hash_file};
-use crate::backup::format::manifest::Sha256Hex;
+use super::files::{Entry, in_file};
 use leoflow_base::sys::checkpoint;
-use leoflow_base::sys::fs::files;
+use leoflow_base::sys::fs::{disk, files};
 use leoflow_base::sys::process::command;
+use leoflow_components::wheel;
 use std::fs;
 use std::io::{self, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Options of ssh: never ask, and notice a connection that is dead.
 const OPTIONS: [&str; 4] = ["BatchMode=yes", "ConnectTimeout=15", "ServerAliveInterval=15", "ServerAliveCountMax=4"];
+
+/// Free disk space that a fetched copy leaves for the datastore, in bytes.
+const KEEP_FREE: u64 = 256 * 1024 * 1024;
 
 pub struct Sftp {
     destination: String,
     port: Option<u16>,
     /// The folder there.
     path: String,
-    scratch: PathBuf,
 }
 
 impl Sftp {
-    pub fn new(user: Option<&str>, host: &str, port: Option<u16>, path: &str, scratch: &Path) -> Self {
+    pub fn new(user: Option<&str>, host: &str, port: Option<u16>, path: &str) -> Self {
         // Brackets make an IPv6 address of it; without, sftp would take the part after a colon for a path.
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let destination = user.map_or_else(|| host.clone(), |user| format!("{user}@{host}"));
-        Self { destination, port, path: path.to_owned(), scratch: scratch.to_owned() }
+        Self { destination, port, path: path.to_owned() }
     }
 
     fn file(&self, name: &str) -> String {
         quoted(&format!("{}/{name}", self.path))
+    }
+
+    fn part(&self, name: &str) -> String {
+        self.file(&format!(".{name}.part"))
     }
 
     pub fn list(&self) -> Result<Vec<Entry>, CopyError> {
@@ -40,33 +47,48 @@ impl Sftp {
         Ok(output.lines().filter_map(entry).collect())
     }
 
-    /// Uploads to a hidden name and renames it.
-    pub fn put(&self, file: &Path, name: &str) -> Result<Sha256Hex, CopyError> {
-        let part = format!(".{name}.part");
-        self.run(&[
-            format!("put {} {}", quoted(&file.to_string_lossy()), self.file(&part)),
-            format!("chmod 600 {}", self.file(&part)),
-        ])?;
+    /// Uploads to a hidden name and renames it. `-l` keeps the rename from replacing a file.
+    pub fn put(&self, file: &Path, name: &str) -> Result<String, CopyError> {
+        let part = self.part(name);
+        let uploaded = self.run(&[
+            // An earlier part may be a link, or readable by others.
+            format!("-rm {part}"),
+            format!("put {} {part}", quoted(&file.to_string_lossy())),
+            format!("chmod 600 {part}"),
+        ]);
         checkpoint("copies.written");
-        self.run(&[format!("rename {} {}", self.file(&part), self.file(name))])?;
-        hash_file(file)
+        let renamed = uploaded.and_then(|_| self.run(&[format!("rename -l {part} {}", self.file(name))]));
+        if let Err(error) = renamed {
+            // The first error is the one to report.
+            let _ = self.remove_part(name);
+            return Err(error);
+        }
+        wheel::sha256_of(file).map_err(in_file(file))
     }
 
-    /// Fetches into the scratch folder first: `sftp` writes files only.
-    pub fn read(&self, name: &str, sink: &mut impl Write) -> Result<(), CopyError> {
-        let in_scratch = |source| CopyError::File { path: self.scratch.clone(), source };
-        files::create_private_dir(&self.scratch).map_err(in_scratch)?;
-        let fetched = self.scratch.join(format!("{name}.part"));
-        let command = format!("get {} {}", self.file(name), quoted(&fetched.to_string_lossy()));
-        let read = self.run(&[command]).and_then(|_| copy_file(&fetched, sink).map_err(in_scratch));
-        files::remove_any(&fetched)
-            .and_then(|()| fs::remove_dir(&self.scratch).or_else(is_in_use))
-            .map_err(in_scratch)?;
-        read
+    /// Fetches the file into `scratch`, since `sftp` writes files only, and returns its hash.
+    pub fn hash(&self, entry: &Entry, scratch: &Path) -> Result<String, CopyError> {
+        let hashed = self.fetch(entry, scratch).and_then(|()| wheel::sha256_of(scratch).map_err(in_file(scratch)));
+        files::remove_any(scratch).map_err(in_file(scratch))?;
+        hashed
+    }
+
+    pub fn fetch(&self, entry: &Entry, to: &Path) -> Result<(), CopyError> {
+        let free = disk::free_bytes(to).map_err(in_file(to))?;
+        if free < entry.size.saturating_add(KEEP_FREE) {
+            return Err(CopyError::NoSpace { path: to.to_owned(), free, size: entry.size });
+        }
+        self.run(&[format!("get {} {}", self.file(&entry.name), quoted(&to.to_string_lossy()))])?;
+        fs::set_permissions(to, fs::Permissions::from_mode(0o600)).map_err(in_file(to))
     }
 
     pub fn remove(&self, name: &str) -> Result<(), CopyError> {
         self.run(&[format!("rm {}", self.file(name))]).map(drop)
+    }
+
+    /// Removes what a failed or killed upload has left.
+    pub fn remove_part(&self, name: &str) -> Result<(), CopyError> {
+        self.run(&[format!("-rm {}", self.part(name))]).map(drop)
     }
 
     /// Runs commands of `sftp`, which ends at the first that fails; returns its output.
@@ -96,12 +118,9 @@ impl Sftp {
     }
 }
 
-/// A path as an argument in a command of `sftp`.
+/// A path as an argument in a command of `sftp`, which takes `*`, `?` and `[` in quotes as they are.
 fn quoted(path: &str) -> String {
-    let escaped: String =
-        path.chars().flat_map(|c| ['"', '\\'].contains(&c).then_some('\\').into_iter().chain([c])).collect();
-    // Also keeps `*` and `?` from being patterns.
-    format!("\"{}\"", escaped.replace('*', "\\*").replace('?', "\\?").replace('[', "\\["))
+    format!("\"{}\"", path.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// A line of `ls -ln`: mode, links, owner, group, size, three columns of the date, name.
@@ -117,11 +136,6 @@ fn entry(line: &str) -> Option<Entry> {
     is_file.then_some(Entry { name: rest.to_owned(), size: columns[4].parse().ok()? })
 }
 
-/// Another backup may be in the folder.
-fn is_in_use(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::DirectoryNotEmpty { Ok(()) } else { Err(error) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +146,6 @@ mod tests {
         assert_eq!(entry(line), Some(Entry { name: "my backup.tar.zst".to_owned(), size: 4_711_234 }));
         assert_eq!(entry("drwx------    2 1000     1000         4096 Nov 30  2025 old.tar.zst"), None);
         assert_eq!(entry("sftp> ls -ln"), None);
-        assert_eq!(quoted("/a b/\"x\".tar"), r#""/a b/\"x\".tar""#);
+        assert_eq!(quoted("/a b[1]/\"x\".tar"), r#""/a b[1]/\"x\".tar""#);
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn before_change(reason: &str, context: &Automatic<'_>) -> Resu
 /// Like [`before_change`], but takes the backup even if the database contains no user data.
 pub async fn create_even_if_empty(reason: &str, context: &Automatic<'_>) -> Result<CreatedBackup, CreateError> {
     // Not encrypted: a rollback must be able to read the backup without a key.
-    make(&format!("before-{reason}"), context, &EncryptTo::Off, KEEP_FREE_BEFORE).await
+    make(&format!("{}{reason}", catalog::BEFORE), context, &EncryptTo::Off, KEEP_FREE_BEFORE).await
 }
 
 /// Takes a scheduled backup. If there is not enough disk space, it first removes the oldest automatic backups.

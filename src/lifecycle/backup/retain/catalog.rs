@@ -270,6 +270,15 @@ fn is_automatic(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(AUTOMATIC))
 }
 
+/// Beginning of the part of a name that says which change an automatic backup was taken before.
+pub(crate) const BEFORE: &str = "before-";
+
+/// True for an automatic backup that was taken before an upgrade or another change.
+pub(crate) fn is_before_change(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    is_automatic(path) && name.contains(&format!("-{BEFORE}"))
+}
+
 /// Unused path for a new backup in the home, named `prefix`, the time and `suffix`.
 pub(crate) fn new_path(home: &Home, prefix: &str, suffix: &str, encrypt_to: &EncryptTo) -> PathBuf {
     let age = if encrypt_to.is_off() { "" } else { ".age" };
@@ -286,6 +295,14 @@ mod tests {
     use crate::backup::restore::restore_dir;
     use crate::upgrade::release::versions;
     use crate::upgrade::rollback::history;
+
+    #[test]
+    fn backups_before_a_change_are_known_by_their_names() {
+        let home = leoflow_base::home::resolve(Some(Path::new("/h"))).unwrap();
+        let path = |suffix: &str| new_path(&home, AUTOMATIC, suffix, &EncryptTo::Off);
+        assert!(is_before_change(&path(&format!("-{BEFORE}upgrade"))) && !is_before_change(&path("-scheduled")));
+        assert!(!is_before_change(Path::new("/h/backups/before-holiday.tar.zst")), "a user's own");
+    }
 
     #[test]
     fn folders_that_cannot_be_read_are_not_empty() {

@@ -1,5 +1,4 @@
-//! Files in `backups/` with information about backups: results of verifications, and records of encrypted backups and of
-//! copies.
+//! Files in `backups/` with information about backups: results of verifications, and records of encrypted backups.
 
 use crate::backup::create::CreatedBackup;
 use crate::backup::format::manifest::Manifest;
@@ -24,13 +23,8 @@ pub(crate) fn add_note<T: Serialize>(home: &Home, name: &str, mut all: Vec<T>, n
     let excess = (all.len() + 1).saturating_sub(LIMIT);
     all.drain(..excess);
     all.push(note);
-    write_notes(home, name, &all)
-}
-
-/// Writes all notes of a file.
-pub(crate) fn write_notes<T: Serialize>(home: &Home, name: &str, all: &[T]) -> io::Result<()> {
     files::create_private_dir(&home.backups())?;
-    files::write_atomic(&home.backups().join(name), &serde_json::to_vec_pretty(all)?, 0o600)
+    files::write_atomic(&home.backups().join(name), &serde_json::to_vec_pretty(&all)?, 0o600)
 }
 
 /// Summary of a backup, from its manifest.

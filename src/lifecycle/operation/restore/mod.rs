@@ -106,6 +106,14 @@ impl Overview {
     }
 }
 
+/// Fails if the home holds an instance and the request does not replace it.
+pub fn refuse_unforced(home: &Home, request: &RestoreRequest<'_>) -> Result<(), OperationError> {
+    match Target::find(home, request)?.is_set_up && request.force == Force::No {
+        true => Err(RestoreError::from(RestoreRefusal::AlreadySetUp).into()),
+        false => Ok(()),
+    }
+}
+
 /// Checks everything that needs no write.
 pub fn check(home: &Home, request: &RestoreRequest<'_>) -> Result<(), OperationError> {
     let manifest = restore::peek(&request.input)?;
