@@ -86,7 +86,7 @@ impl Place {
     }
 
     /// Removes what a killed process has left of an upload of this name. A bucket's own rules remove parts of uploads.
-    pub fn remove_part(&self, name: &str) -> Result<(), CopyError> {
+    pub(super) fn remove_part(&self, name: &str) -> Result<(), CopyError> {
         match self {
             Self::Folder(folder) => folder.remove_part(name),
             Self::S3(_) => Ok(()),
