@@ -7,10 +7,10 @@ use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
-    #[error("the folder {0} does not exist: connect the disk, or create the folder")]
-    NoFolder(PathBuf),
-    #[error("the folder {0} is in the home or the workspace, which backups are there to replace: choose another place")]
-    InsideHome(PathBuf),
+    #[error("the folder does not exist: connect the disk, or create the folder")]
+    NoFolder,
+    #[error("the folder is in the home or the workspace, which a backup is to replace: choose another place")]
+    InsideHome,
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error("{0} is there already, with other content: give each instance a place of its own")]

@@ -18,7 +18,7 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self, CopyError> {
         match path.is_dir() {
             true => Ok(Self { path: path.to_owned() }),
-            false => Err(CopyError::NoFolder(path.to_owned())),
+            false => Err(CopyError::NoFolder),
         }
     }
 

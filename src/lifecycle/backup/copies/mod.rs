@@ -185,7 +185,7 @@ impl Copying<'_> {
         let own = [Some(self.source.home.root()), self.source.workspace];
         let is_own =
             own.into_iter().flatten().filter_map(|own| own.canonicalize().ok()).any(|own| real.starts_with(own));
-        if is_own { Err(CopyError::InsideHome(folder.clone())) } else { Ok(()) }
+        if is_own { Err(CopyError::InsideHome) } else { Ok(()) }
     }
 
     /// Copies a backup, reads the copy and compares it. `earlier` is what is known of a copy of that name.
