@@ -29,6 +29,10 @@ class Faulty:
         if environ["REQUEST_METHOD"] == "PUT" and "partNumber=2" in environ["QUERY_STRING"] and self.has("refuse"):
             start_response("507 Insufficient Storage", [("Content-Length", "0")])
             return [b""]
+        if any("CHECKSUM" in name for name in environ):
+            # As Backblaze does: many clients have failed there since their libraries send checksums by default.
+            start_response("400 Bad Request", [("Content-Length", "0")])
+            return [b""]
         answer = self.application(environ, start_response)
         if environ["REQUEST_METHOD"] == "GET" and is_object and self.has("lie"):
             content = b"".join(answer)

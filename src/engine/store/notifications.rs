@@ -52,6 +52,17 @@ pub async fn end(client: &impl GenericClient, event: &str, recovered: Option<&Su
     Ok(())
 }
 
+/// Ends the episodes of a DAG's failed runs, or of these failed tasks: a user has marked them as successful, so that the next
+/// failure is notified.
+pub(crate) async fn end_failures(client: &impl GenericClient, dag_id: &str, tasks: Option<&[&str]>) -> Result<()> {
+    let (event, subjects) = match tasks {
+        None => ("run_failed", vec![dag_id.to_owned()]),
+        Some(tasks) => ("task_failed", tasks.iter().map(|task| format!("{dag_id} {task}")).collect()),
+    };
+    let query = "DELETE FROM notification_episode WHERE event = $1 AND subject = ANY ($2)";
+    execute(client, query, &[&event, &subjects]).await
+}
+
 /// The episodes of DAGs and tasks that have begun: event and subject.
 pub async fn begun(client: &impl GenericClient) -> Result<HashSet<(String, String)>> {
     let rows: Vec<(String, String)> = fetch_all(client, "SELECT event, subject FROM notification_episode", &[]).await?;

@@ -16,19 +16,28 @@ use std::time::Duration;
 /// The subject of conditions of the instance itself.
 const INSTANCE: &str = "instance";
 
+/// Free space at which a low disk is low no more, in bytes.
+const LOW_SPACE_ENDS: u64 = disk::LOW_SPACE / 4 * 5;
+
 /// A condition that holds: its event, its subject and why.
 type Condition = (NotifyEvent, String, String);
 
-/// Reads the conditions that the rules are about.
-pub async fn read(core: &Core, settings: &NotifySettings) -> Vec<Condition> {
+/// Conditions that hold, by event and subject.
+pub type Known = HashSet<(String, String)>;
+
+/// Reads the conditions that the rules are about. `known` are those that held the last time.
+pub async fn read(core: &Core, settings: &NotifySettings, known: Option<&Known>) -> Vec<Condition> {
     let wanted: HashSet<NotifyEvent> = settings.rules.iter().flat_map(|rule| rule.on.iter().copied()).collect();
     let older_than: Vec<Duration> = settings.rules.iter().filter_map(|rule| rule.older_than).collect();
     let home = core.home.clone();
-    let local = blocking::run(move || of_home(&home, &older_than)).await.unwrap_or_default();
+    let disk_low = (NotifyEvent::DiskLow.name().to_owned(), INSTANCE.to_owned());
+    // A disk at the limit would send a message for each file that comes and goes.
+    let low_space = if known.is_some_and(|known| known.contains(&disk_low)) { LOW_SPACE_ENDS } else { disk::LOW_SPACE };
+    let local = blocking::run(move || of_home(&home, &older_than, low_space)).await.unwrap_or_default();
     local.into_iter().filter(|(event, ..)| wanted.contains(event)).collect()
 }
 
-fn of_home(home: &Home, older_than: &[Duration]) -> Vec<Condition> {
+fn of_home(home: &Home, older_than: &[Duration], low_space: u64) -> Vec<Condition> {
     let mut conditions = Vec::new();
     let mut add = |event, subject: &str, detail: Option<String>| {
         conditions.extend(detail.map(|detail| (event, subject.to_owned(), detail)));
@@ -41,7 +50,7 @@ fn of_home(home: &Home, older_than: &[Duration]) -> Vec<Condition> {
             add(NotifyEvent::BackupOld, &format!("{INSTANCE}{}", suffix(*limit)), age_of_backup(&upkeep, *limit));
         }
     }
-    let free = disk::free_bytes(home.root()).ok().filter(|free| *free < disk::LOW_SPACE);
+    let free = disk::free_bytes(home.root()).ok().filter(|free| *free < low_space);
     add(NotifyEvent::DiskLow, INSTANCE, free.map(|free| format!("{} free", disk::human_size(free))));
     if let Some(failed) = failed_release::read(home) {
         let subject = format!("{} {}", failed.version, failed.at);
@@ -64,11 +73,7 @@ fn age_of_backup(upkeep: &Upkeep, limit: Duration) -> Option<String> {
 
 /// Begins and ends episodes by what holds now. `known` are the conditions that held the last time; `None` at the start,
 /// when the datastore knows.
-pub async fn note(
-    client: &impl GenericClient,
-    conditions: &[Condition],
-    known: &mut Option<HashSet<(String, String)>>,
-) -> Result<()> {
+pub async fn note(client: &impl GenericClient, conditions: &[Condition], known: &mut Option<Known>) -> Result<()> {
     let now: HashMap<(String, String), &str> = conditions
         .iter()
         .map(|(event, subject, detail)| ((event.name().to_owned(), subject.clone()), detail.as_str()))

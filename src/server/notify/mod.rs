@@ -61,7 +61,7 @@ pub enum DeliveryError {
 #[derive(Default)]
 struct Notifier {
     /// What held the last time.
-    conditions: Option<HashSet<(String, String)>>,
+    conditions: Option<conditions::Known>,
     watched_at: Option<Instant>,
     heartbeat_at: Option<Instant>,
     /// The last backup that the heartbeat was called for.
@@ -191,7 +191,7 @@ impl Notifier {
             return Ok(());
         }
         if settings.rules.iter().flat_map(|rule| &rule.on).any(|event| !event.is_of_scheduler()) {
-            let conditions = conditions::read(core, settings).await;
+            let conditions = conditions::read(core, settings, self.conditions.as_ref()).await;
             let client = core.database.get().await?;
             conditions::note(&*client, &conditions, &mut self.conditions).await?;
             conditions::note_late_runs(&*client, settings).await?;

@@ -136,8 +136,20 @@ fn an_episode_of_failures_sends_one_message_and_one_when_it_ends() {
     assert_eq!((&last.json()["event"], &last.json()["dag_id"]), (&"run_recovered".into(), &"sales".into()));
     // Another failure begins another episode.
     fs::write(test.folder().join("failing"), "").unwrap();
-    test.run_dag("sales");
+    let failed = test.run_dag("sales")["dag_run_id"].as_str().unwrap().to_owned();
     wait_until("a second episode", SOON, || receiver.all().len() == 5);
+    // So does one after a run and a task that a user has marked as successful.
+    test.run_with_input(&["lite", "reset-password", "--password-stdin"], "a good long password\n").expect(0);
+    let session = Session::login(test.port, "a good long password");
+    let run = format!("/api/v2/dags/sales/dagRuns/{failed}");
+    for (path, body) in
+        [(format!("{run}/taskInstances/load"), r#"{"new_state": "success"}"#), (run, r#"{"state": "success"}"#)]
+    {
+        let marked = session.request("PATCH", &path, body);
+        assert_eq!(marked.status, 200, "{marked:?}");
+    }
+    test.run_dag("sales");
+    wait_until("a third episode", SOON, || receiver.all().len() == 7);
     assert!(test.run(&["notify", "list"]).expect(0).stdout.contains("run_recovered"));
 }
 

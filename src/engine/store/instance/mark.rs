@@ -14,7 +14,7 @@ use crate::store::rows::{exists, fetch_all};
 use crate::store::run::version_choice::VersionChoice;
 use crate::store::run::{new_run, runs};
 use crate::store::transition::{self, instance};
-use crate::store::{ReadFor, Result, StoreError};
+use crate::store::{ReadFor, Result, StoreError, notifications};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -182,6 +182,10 @@ async fn set_state(
     state: TaskState,
 ) -> Result<()> {
     instance::mark(transaction, marked, state).await?;
+    if state == TaskState::Success {
+        let tasks: Vec<&str> = marked.iter().map(|key| key.task_id.as_str()).collect();
+        notifications::end_failures(transaction, &run.dag_id, Some(&tasks)).await?;
+    }
     runs::bump_revision(transaction, run).await?;
     let events = [Event::Stop, Event::Triggers, Event::Plan(run.clone()), Event::Capacity, Event::Changed(run.clone())];
     events::notify_all(transaction, &events).await
@@ -201,6 +205,9 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
         if run.state.is_finished() || !has_unfinished(transaction, key).await? {
             transition::run::mark(transaction, key, run.state, state).await?;
             callbacks::add_marked(transaction, key, state).await?;
+            if state == RunState::Success {
+                notifications::end_failures(transaction, &key.dag_id, None).await?;
+            }
             runs::complete_backfill_of(transaction, key).await?;
         } else {
             transition::run::set_mark(transaction, key, Some(state)).await?;
