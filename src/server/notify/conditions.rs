@@ -22,7 +22,7 @@ const LOW_SPACE_ENDS: u64 = disk::LOW_SPACE / 4 * 5;
 /// A condition that holds: its event, its subject and why.
 type Condition = (NotifyEvent, String, String);
 
-/// Conditions that hold, by event and subject.
+/// The events and subjects of the conditions that hold.
 pub type Known = HashSet<(String, String)>;
 
 /// Reads the conditions that the rules are about. `known` are those that held the last time.

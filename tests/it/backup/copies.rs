@@ -122,12 +122,9 @@ impl Places {
         let endpoint = options.strip_prefix("endpoint=").unwrap().split('&').next().unwrap();
         let out = self.folder.join("objects");
         let _ = fs::remove_dir_all(&out);
-        let script = "import boto3, os, sys\nendpoint, prefix, out = sys.argv[1:]\nos.makedirs(out)\n\
-                      s3 = boto3.client('s3', endpoint_url=endpoint, aws_access_key_id='id', aws_secret_access_key='key', \
-                      region_name='us-east-1')\nfor o in s3.list_objects_v2(Bucket='bucket', Prefix=prefix + '/').get('Contents', []):\n    \
-                      s3.download_file('bucket', o['Key'], os.path.join(out, os.path.basename(o['Key'])))\n";
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/fetch_objects.py");
         let mut python = Command::new(&self.python);
-        let output = python.args(["-c", script, endpoint, path]).arg(&out).env("HOME", &self.folder).output().unwrap();
+        let output = python.arg(script).args([endpoint, path]).arg(&out).env("HOME", &self.folder).output().unwrap();
         CommandOutput::from(output).expect(0);
         let files = fs::read_dir(&out).unwrap().map(|entry| entry.unwrap());
         files.map(|file| (file.file_name().into_string().unwrap(), fs::read(file.path()).unwrap())).collect()

@@ -27,7 +27,7 @@ pub async fn run(context: &Context<'_>, args: &Restore) -> Result<u8, Error> {
         wait_for_rollback()?;
     }
     let Some(input) = &args.input else { return undo(context, args).await };
-    if !args.dry_run {
+    if CopyAddress::is_url(&input.to_string_lossy()) && !args.dry_run {
         // Before a backup is fetched, which may take long.
         restore::refuse_unforced(
             &context.home,

@@ -50,7 +50,9 @@ impl S3 {
             .with_bucket_name(bucket)
             .with_client_options(options)
             .with_retry(retry)
-            .with_unsigned_payload(true);
+            .with_unsigned_payload(true)
+            // Requests to delete several objects have a checksum, which some servers refuse.
+            .with_disable_bulk_delete(true);
         let or_variable = |given: Option<&str>, names: &[&str]| {
             given.map(str::to_owned).or_else(|| names.iter().find_map(|name| env_vars::text(name)))
         };
