@@ -1,6 +1,7 @@
 //! The key `backup.copies`: the places that backups are copied to, and their addresses.
 
 use super::Secret;
+use crate::home::backup_names::is_archive_name;
 use serde::Deserialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -61,14 +62,7 @@ pub(super) enum CopiesError {
     Twice(CopyAddress),
 }
 
-/// A place in the file: its address, or a mapping.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Raw {
-    Address(String),
-    Mapping(RawPlace),
-}
-
+/// A place in the file, unless it is an address alone.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPlace {
@@ -86,15 +80,10 @@ fn default_keep() -> u64 {
 /// Reads the list of places.
 pub(super) fn read(value: &serde_yaml::Value) -> Result<Vec<CopyPlace>, CopiesError> {
     let mut places: Vec<CopyPlace> = Vec::new();
-    for raw in serde_yaml::from_value::<Vec<serde_yaml::Value>>(value.clone())? {
-        // A mapping is read by itself, since the error of an untagged one names no key.
-        let raw = match raw {
-            serde_yaml::Value::Mapping(_) => Raw::Mapping(serde_yaml::from_value(raw)?),
-            other => serde_yaml::from_value(other)?,
-        };
-        let raw = match raw {
-            Raw::Address(to) => RawPlace { to, keep: KEEP, access_key: None, secret_key: None },
-            Raw::Mapping(raw) => raw,
+    for value in serde_yaml::from_value::<Vec<serde_yaml::Value>>(value.clone())? {
+        let raw = match value {
+            serde_yaml::Value::String(to) => RawPlace { to, keep: KEEP, access_key: None, secret_key: None },
+            mapping => serde_yaml::from_value(mapping)?,
         };
         let to = CopyAddress::parse(&raw.to)?;
         if raw.keep == 0 {
@@ -208,27 +197,21 @@ impl CopyAddress {
 
     /// The folder and the name of an address that leads to a file.
     pub fn split_file(&self) -> Option<(Self, String)> {
-        let split = |path: &str| {
-            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-            crate::home::backup_names::is_archive_name(name).then(|| (folder.to_owned(), name.to_owned()))
-        };
         let mut folder = self.clone();
-        let name = match &mut folder {
+        let (path, top) = match &mut folder {
             Self::Folder(_) => return None,
-            Self::S3 { prefix: path, .. } | Self::Sftp { path, .. } => {
-                let (parent, name) = split(path)?;
-                let is_root = parent.is_empty() && path.starts_with('/');
-                let is_home = parent.is_empty() && !is_root && matches!(self, Self::Sftp { .. });
-                *path = if is_root {
-                    "/".to_owned()
-                } else if is_home {
-                    ".".to_owned()
-                } else {
-                    parent
-                };
-                name
+            Self::S3 { prefix, .. } => (prefix, ""),
+            Self::Sftp { path, .. } => {
+                let top = if path.starts_with('/') { "/" } else { "." };
+                (path, top)
             }
         };
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if !is_archive_name(name) {
+            return None;
+        }
+        let (parent, name) = (if parent.is_empty() { top } else { parent }.to_owned(), name.to_owned());
+        *path = parent;
         Some((folder, name))
     }
 }

@@ -152,10 +152,6 @@ impl Upkeep {
         }
     }
 
-    fn all_mut(&mut self) -> [&mut Job; 4] {
-        [&mut self.backup, &mut self.verification, &mut self.history, &mut self.copies]
-    }
-
     /// When a backup in the home was last test-restored. Earlier releases recorded only scheduled verifications.
     pub fn last_test_restore(&self) -> Option<Timestamp> {
         self.test_restored_at.max(self.verification.done_at.filter(|_| !self.verification.partial))
@@ -202,7 +198,7 @@ pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
     match read(home) {
         Some(upkeep) if !Kind::ALL.iter().any(|kind| upkeep.job(*kind).is_ahead(now)) => Ok(upkeep),
         _ => change(home, now, |upkeep| {
-            upkeep.all_mut().into_iter().for_each(|job| job.forget_future(now));
+            Kind::ALL.into_iter().for_each(|kind| upkeep.job_mut(kind).forget_future(now));
             upkeep.test_restored_at = upkeep.test_restored_at.filter(|time| *time <= now);
         }),
     }
@@ -211,7 +207,7 @@ pub fn begin(home: &Home, now: Timestamp) -> io::Result<Upkeep> {
 /// Adds `seconds` in which Leoflow ran and the machine was awake.
 pub fn note_awake(home: &Home, now: Timestamp, seconds: u64) -> io::Result<Upkeep> {
     change(home, now, |upkeep| {
-        upkeep.all_mut().into_iter().for_each(|job| job.awake_seconds += seconds);
+        Kind::ALL.into_iter().for_each(|kind| upkeep.job_mut(kind).awake_seconds += seconds);
     })
 }
 

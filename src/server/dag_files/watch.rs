@@ -15,8 +15,8 @@ const DEBOUNCE: Duration = Duration::from_millis(25);
 const MAX_DEBOUNCE: Duration = Duration::from_millis(200);
 /// Scan interval where changes cannot be watched.
 const POLL: Duration = Duration::from_secs(3);
-/// Scan interval on a mount of another machine, or of the host of a virtual machine or container: what is changed there
-/// is not notified.
+/// Scan interval on a mount of another machine, or of the host of a virtual machine or container: changes there
+/// are not notified.
 const SHARED_POLL: Duration = Duration::from_millis(800);
 
 /// Reports changes in the watched folders.

@@ -20,6 +20,7 @@ use leoflow_engine::store::events::Event;
 use leoflow_engine::store::notifications::{self, Delivery, Notification, Unwanted};
 use send::SendError;
 use std::collections::HashSet;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,16 +89,14 @@ pub async fn run(core: Arc<Core>) {
         if let Some(config) = config.filter(|_| is_used || has_news) {
             let round = tokio::time::timeout(ROUND_LIMIT, notifier.round(&core, &Arc::new(config))).await;
             is_done = true;
+            let delayed = |reason: &dyn Display| {
+                warn!("notifications are delayed: {reason}");
+                Some(clock::time_in(first_pause()))
+            };
             next = match round {
                 Ok(Ok(next)) => next,
-                failed => {
-                    let reason = failed.map_or_else(
-                        |_| "the datastore does not answer".to_owned(),
-                        |failed| failed.err().map(|error| error.to_string()).unwrap_or_default(),
-                    );
-                    warn!("notifications are delayed: {reason}");
-                    Some(clock::time_in(first_pause()))
-                }
+                Ok(Err(error)) => delayed(&error),
+                Err(_) => delayed(&"the datastore does not answer"),
             };
         }
         let wait = next.map_or(watch_interval(), |next| until(next).min(watch_interval()));

@@ -146,7 +146,7 @@ impl Copying<'_> {
         }
         if self.mode != Mode::Preview {
             begun.iter().try_for_each(|record| place.remove_part(&record.name))?;
-            // One whose size has changed stays known, so that it is not taken for a file of somebody else.
+            // One whose size has changed stays known, so that it is not taken for another program's file.
             let is_there = |record: &CopyRecord| listed.iter().any(|entry| entry.name == record.name);
             self.change_records(|records| records.retain(is_there))?;
         }
