@@ -29,7 +29,7 @@ mod zygote;
 pub use children::{AnswerError, ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
-pub use dotenv::{InvalidVariable, flag, path_beside as variables_beside, variables_of};
+pub use dotenv::{InvalidVariable, flag, path_beside as variables_beside, variable, variables_of};
 pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, is_parse_mark};
 pub use no_result::NoResult;
 pub use package::home_of_command;

@@ -28,7 +28,7 @@ const PASSED: &[&str] = &[
     "https_proxy",
     "no_proxy",
 ];
-const PASSED_PREFIXES: &[&str] = &["AIRFLOW_", "LC_", "XDG_"];
+const PASSED_PREFIXES: &[&str] = &["AIRFLOW_", "LC_", "OTEL_", "XDG_"];
 
 /// The variables of our environment that DAGs and tasks get. All others depend on the shell that started Lite; a
 /// project sets those that it needs in its `.env`, so that they are the same after every start.

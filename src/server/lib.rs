@@ -15,6 +15,7 @@ mod process;
 mod release;
 mod state;
 mod task;
+mod telemetry;
 mod ui;
 
 pub use api::docs::openapi_document;

@@ -139,7 +139,7 @@ fn count(totals: &Totals, key: &RunKey, row: &RunningRun, plan: &Plan) {
     }
     if let Some((state, _)) = plan.run {
         let due_at = row.is_scheduled.then_some(row.run_after);
-        totals.run_ended(&key.dag_id, state, due_at, (row.start_date, new_run::now()));
+        totals.run_ended(key, state, due_at, (row.start_date, new_run::now()));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the scheduler of this process has done, as metrics for Prometheus. They begin at zero with each process.
 
+use crate::model::keys::RunKey;
 use crate::model::state::{RunState, TaskState};
 use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -7,7 +8,12 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Ended runs that wait to be read; more are left out.
+const MAX_ENDED_RUNS: usize = 10_000;
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DagLabel {
@@ -35,6 +41,8 @@ pub struct Totals {
     failed: Durations,
     delays: Durations,
     finished: Family<FinishLabels, Counter>,
+    /// Where ended runs are sent, if anybody reads them.
+    ended_runs: Arc<OnceLock<mpsc::Sender<RunKey>>>,
 }
 
 impl Default for Totals {
@@ -46,6 +54,7 @@ impl Default for Totals {
             failed: durations(),
             delays: durations(),
             finished: Family::default(),
+            ended_runs: Arc::default(),
         }
     }
 }
@@ -73,16 +82,28 @@ impl Totals {
         self.finished.get_or_create(&FinishLabels { dag_id: dag_id.to_owned(), state: state.as_str() }).inc();
     }
 
+    /// Returns the runs that end from now on. Only the first receiver gets any.
+    pub fn ended_runs(&self) -> mpsc::Receiver<RunKey> {
+        let (sender, receiver) = mpsc::channel(MAX_ENDED_RUNS);
+        // Fails for a second receiver, which is then closed.
+        let _ = self.ended_runs.set(sender);
+        receiver
+    }
+
     /// Notes the end of a run; `due_at` is set for a scheduled one.
     pub(crate) fn run_ended(
         &self,
-        dag_id: &str,
+        key: &RunKey,
         state: RunState,
         due_at: Option<Timestamp>,
         (start, end): (Option<Timestamp>, Timestamp),
     ) {
+        if let Some(reader) = self.ended_runs.get() {
+            // Fails when too many wait.
+            let _ = reader.try_send(key.clone());
+        }
         let Some(start) = start else { return };
-        let label = DagLabel { dag_id: dag_id.to_owned() };
+        let label = DagLabel { dag_id: key.dag_id.clone() };
         let family = if state == RunState::Success { &self.succeeded } else { &self.failed };
         family.get_or_create(&label).observe(end.duration_since(start).as_secs_f64().max(0.0));
         if let Some(due_at) = due_at {

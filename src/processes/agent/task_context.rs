@@ -149,6 +149,7 @@ impl TaskContext {
             "data_interval_start": time(claimed.data_interval_start),
             "data_interval_end": time(claimed.data_interval_end),
             "run_after": time(Some(claimed.run_after)),
+            "run_queued_at": time(Some(claimed.run_queued_at)),
             "run_start_date": time(claimed.run_start_date),
             "partition_key": claimed.partition.as_ref().map(|partition| &partition.key),
             "partition_date": time(claimed.partition.as_ref().and_then(|partition| partition.date)),

@@ -23,6 +23,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -41,7 +42,12 @@ struct ProcessLabel {
 }
 
 pub async fn metrics(State(state): Shared) -> Result<Response, ApiError> {
-    let core = &state.core;
+    let text = text(&state.core, state.release.version).await.map_err(|error| ApiError::internal(&error))?;
+    Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())
+}
+
+/// The metrics, as OpenMetrics text.
+pub async fn text(core: &Core, version: &str) -> Result<String, fmt::Error> {
     let (datastore, status) =
         tokio::join!(tokio::time::timeout(DATASTORE_TIMEOUT, datastore(core)), ask_supervisor(core));
     let datastore = datastore.ok().and_then(Result::ok);
@@ -52,7 +58,7 @@ pub async fn metrics(State(state): Shared) -> Result<Response, ApiError> {
     let mut airflow = Registry::with_prefix("airflow");
     core.totals.register(&mut airflow);
     let mut own = Registry::with_prefix("leoflow");
-    let version = vec![("version".to_owned(), state.release.version.to_string())];
+    let version = vec![("version".to_owned(), version.to_owned())];
     own.register("build", "The version that serves", Info::new(version));
     gauge(&mut own, "datastore_up", "1 if the datastore answers", i64::from(datastore.is_some()));
     let heartbeat = i64::from(core.phase.scheduler_beat.is_alive());
@@ -82,11 +88,10 @@ pub async fn metrics(State(state): Shared) -> Result<Response, ApiError> {
         }
     }
     let mut text = String::new();
-    let encoded = encode_registry(&mut text, &airflow)
-        .and_then(|()| encode_registry(&mut text, &own))
-        .and_then(|()| encode_eof(&mut text));
-    encoded.map_err(|error| ApiError::internal(&error))?;
-    Ok(([(CONTENT_TYPE, OPENMETRICS)], text).into_response())
+    encode_registry(&mut text, &airflow)?;
+    encode_registry(&mut text, &own)?;
+    encode_eof(&mut text)?;
+    Ok(text)
 }
 
 async fn datastore(core: &Core) -> Result<(Numbers, Vec<Pool>), ApiError> {
@@ -103,7 +108,7 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: impl TryInto<i6
 }
 
 /// Registers a gauge with a value for each label.
-fn gauges<L: Clone + Hash + Eq + EncodeLabelSet + std::fmt::Debug + Send + Sync + 'static>(
+fn gauges<L: Clone + Hash + Eq + EncodeLabelSet + fmt::Debug + Send + Sync + 'static>(
     registry: &mut Registry,
     name: &str,
     help: &str,

@@ -9,6 +9,7 @@ use crate::dag_files;
 use crate::history::deleted_logs;
 use crate::notify;
 use crate::release::ui_component;
+use crate::telemetry;
 use leoflow_engine::scheduler;
 use leoflow_postgres::Endpoint;
 use leoflow_python::Children;
@@ -17,6 +18,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_local};
 
 /// The tasks. Some helpers end by themselves; `stop` aborts the others.
 pub struct Background {
+    workspace: Option<PathBuf>,
     /// Asks the code of DAG files; `None` without a workspace, like `files`.
     questions: Option<Questions>,
     /// Parses DAG files.
@@ -35,12 +37,13 @@ impl Background {
         let new_questions = |workspace| Questions::new(workspace, children.clone(), slots.clone());
         let questions = workspace.clone().map(new_questions);
         let parts = (state.core.clone(), state.environments.clone(), state.dag_files.clone());
-        let files =
-            workspace.map(|workspace| spawn_local(dag_files::run(parts, workspace, children.clone(), slots.clone())));
+        let files = workspace
+            .clone()
+            .map(|workspace| spawn_local(dag_files::run(parts, workspace, children.clone(), slots.clone())));
         if files.is_none() {
             state.dag_files.close();
         }
-        Self { questions, files, scheduler: None, helpers: Vec::new() }
+        Self { workspace, questions, files, scheduler: None, helpers: Vec::new() }
     }
 
     /// Starts the scheduler and the other background tasks.
@@ -57,6 +60,9 @@ impl Background {
         self.helpers.push(spawn_local(copies::run(state.clone())));
         self.helpers.push(spawn_local(deleted_logs::settle_leftovers(state.core.clone())));
         self.helpers.push(spawn_local(notify::run(state.core.clone())));
+        let folders: Vec<PathBuf> = self.workspace.clone().into_iter().collect();
+        let variable = move |name: &str| leoflow_python::variable(&folders, name);
+        self.helpers.push(spawn_local(telemetry::run(state.core.clone(), state.release.version, variable)));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));
         self.helpers.push(spawn_local(ui_component::install(state.core.home.clone(), state.release.ui.clone())));
         let state = state.clone();

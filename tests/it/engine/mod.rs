@@ -20,5 +20,6 @@ mod scaling;
 mod scheduler_memory;
 mod sensors;
 mod state_stores;
+mod traces;
 mod wakeups;
 mod watchers;

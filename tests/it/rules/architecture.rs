@@ -31,6 +31,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "app_state",
             "api",
             "lite",
+            "telemetry",
             "ui",
             "task",
             "process",

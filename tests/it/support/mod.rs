@@ -14,6 +14,7 @@ pub mod own_datastore;
 mod ports;
 mod postgres;
 pub mod processes;
+pub mod receiver;
 pub mod releases;
 pub mod rounds;
 mod run;

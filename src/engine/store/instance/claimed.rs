@@ -23,6 +23,7 @@ from_row! {
         pub data_interval_start: Option<Timestamp>,
         pub data_interval_end: Option<Timestamp>,
         pub run_after: Timestamp,
+        pub run_queued_at: Timestamp,
         pub run_start_date: Option<Timestamp>,
         pub partition: Option<Partition> => partitions::read,
         pub conf: Map<String, Value> as Json,

@@ -81,7 +81,7 @@ pub async fn unfinished(client: &impl GenericClient) -> Result<Vec<Unfinished>> 
         "
         SELECT {}, t.boot_id, ti.max_tries,
                r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end, r.run_after,
-               r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key, r.partition_date,
+               r.queued_at AS run_queued_at, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key, r.partition_date,
                false AS goes_on, t.first_start_date, t.reschedules, w.next_method, w.next_kwargs
         FROM task_try t JOIN task_instance ti USING ({KEY}) JOIN dag_run r USING (dag_id, run_id)
         LEFT JOIN task_trigger w ON {} AND w.resumed_at = t.start_date

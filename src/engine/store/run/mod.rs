@@ -4,4 +4,5 @@ pub(crate) mod active;
 pub mod backfills;
 pub mod new_run;
 pub mod runs;
+pub mod traces;
 pub mod version_choice;

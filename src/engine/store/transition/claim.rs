@@ -33,7 +33,7 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
         described AS (
             SELECT {}, t.max_tries, t.number,
                    r.dag_version_id, r.run_type, r.logical_date, r.data_interval_start, r.data_interval_end,
-                   r.run_after, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key,
+                   r.run_after, r.queued_at AS run_queued_at, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key,
                    r.partition_date, coalesce(y.state IN ('up_for_reschedule', 'deferred', 'awaiting_input'), false) AS goes_on,
                    coalesce(y.state IN ('deferred', 'awaiting_input'), false) AS was_deferred,
                    coalesce(y.first_start_date, t.waited_since) AS first_start_date, y.reschedules
@@ -58,7 +58,7 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
             SELECT count(pg_notify($4, json_build_object('kind', 'changed', 'dag_id', dag_id, 'run_id', run_id)::text))
             FROM (SELECT DISTINCT dag_id, run_id FROM taken) run)
         SELECT {TRY_KEY}, max_tries, number, dag_version_id, run_type, logical_date,
-               data_interval_start, data_interval_end, run_after, run_start_date, conf, note, triggered_by, partition_key,
+               data_interval_start, data_interval_end, run_after, run_queued_at, run_start_date, conf, note, triggered_by, partition_key,
                partition_date, goes_on,
                first_start_date, reschedules, next_method, next_kwargs, (SELECT count FROM notified) AS notified
         FROM described LEFT JOIN resumed USING ({KEY}) ORDER BY number",

@@ -30,8 +30,9 @@ def version_id(dag_id: str) -> uuid.UUID:
     return uuid.uuid5(NAMES, dag_id)
 
 
-def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
-    """Returns the startup message. `events` are the asset events that triggered the run."""
+def details(spec: dict[str, Any], events: list[dict[str, Any]], context_carrier: dict[str, str] | None = None) -> Any:
+    """Returns the startup message. `events` are the asset events that triggered the run, `context_carrier` the trace
+    context of the try."""
     now = datetime.datetime.now(datetime.timezone.utc)
     names = ("dag_id", "run_id", "logical_date", "data_interval_start", "data_interval_end", "run_after", "run_type", "note",
              "partition_key", "partition_date")
@@ -48,7 +49,8 @@ def details(spec: dict[str, Any], events: list[dict[str, Any]]) -> Any:
         "start_date": spec.get("first_start_date") or now,
     }
     task = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}
-    task.update(id=instance_id(spec), dag_version_id=version_id(spec["dag_id"]), hostname=os.uname().nodename)
+    task.update(id=instance_id(spec), dag_version_id=version_id(spec["dag_id"]), hostname=os.uname().nodename,
+                context_carrier=context_carrier)
     return make(
         "StartupDetails", ti=task, dag_rel_path=os.path.basename(spec["fileloc"]), ti_context=context, start_date=now,
         bundle_info={"name": BUNDLE, "version": None}, sentry_integration="", requests_fd=0,

@@ -15,7 +15,7 @@ from leoflow.common.exceptions import AirflowException
 from leoflow.common.hints.error_hint import hint as error_hint
 from leoflow.common.reports import describe, missing_date
 from leoflow.running import keeper_pipe
-from leoflow.sdk import child_processes, older_versions, start_trigger, startup
+from leoflow.sdk import child_processes, older_versions, start_trigger, startup, tracing
 from leoflow.sdk.plugins import operator_links
 from leoflow.sdk.supervisor import TaskSupervisor
 
@@ -63,14 +63,19 @@ class Try:
         keep_type_adapters(task_runner)
         if not spec.get("is_outside"):
             block_database()
-        details = startup.details(spec, triggering_events(supervisor, spec))
+        self.span = tracing.TaskSpan(spec)
+        details = startup.details(spec, triggering_events(supervisor, spec), self.span.carrier)
         original, task_runner.parse = task_runner.parse, self.parse
         try:
             # Airflow 3.0 requests the startup message from the supervisor; later versions get it as an argument.
             self.supervisor.last = details
             self.supervisor._get_response = lambda: details
             arguments = {"msg": details} if inspect.signature(task_runner.startup).parameters else {}
+            self.span.enter(details)
             self.ti, self.context, self.log = task_runner.startup(**arguments)
+        except BaseException:
+            self.span.finish()
+            raise
         finally:
             task_runner.parse = original
 
@@ -144,7 +149,10 @@ class Try:
     def run_callbacks(self) -> None:
         """Runs the user's callbacks and listeners for the outcome of the try; pushes the operator's links."""
         operator_links.push_of_plugins(self.ti, self.supervisor, self.log)
-        self.runner.finalize(self.ti, self.state, self.context, self.log, self.error)
+        try:
+            self.runner.finalize(self.ti, self.state, self.context, self.log, self.error)
+        finally:
+            self.span.finish()
 
 
 def instance(details: Any, task: Any, fileloc: str, supervisor: TaskSupervisor) -> Any:
