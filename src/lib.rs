@@ -2,7 +2,7 @@
 //! bottom up `base`, `components`, `postgres`, `python`, `engine`, `processes`, `server`, `lifecycle` and `cli`; each uses only lower
 //! ones. This crate joins them to the program.
 
-pub use leoflow_base::{auth, build_info, config, docs, home, protocol, sys};
+pub use leoflow_base::{airflow_minors, auth, build_info, config, docs, home, protocol, sys};
 pub use leoflow_cli as cli;
 pub use leoflow_components as components;
 pub use leoflow_components::web_ui;

@@ -311,8 +311,8 @@ impl Make {
         let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
         let tree = web_ui::tree_of_wheel(wheel, unpacked.path()).map_err(|error| error.to_string())?;
         let (files, size) = pack::folder(&tree)?;
-        let url = format!("{}-{}-{}.tar.zst", web_ui::COMPONENT, web_ui::VERSION, self.version);
-        self.component((web_ui::COMPONENT, target), url, (web_ui::VERSION.to_owned(), files, size), last)
+        let url = format!("{}-{}-{}.tar.zst", web_ui::COMPONENT, web_ui::version(), self.version);
+        self.component((web_ui::COMPONENT, target), url, (web_ui::version().to_owned(), files, size), last)
     }
 
     /// Packs a component. If its bytes equal those of the last release, the last release's component is reused.

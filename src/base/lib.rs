@@ -4,6 +4,8 @@
 
 pub mod counted;
 
+pub mod airflow_minors;
+
 pub mod words;
 
 pub mod docs;

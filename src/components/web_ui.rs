@@ -5,6 +5,7 @@ use crate::archive::{self, ArchiveError};
 use crate::wheel::{self, DownloadError};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use leoflow_base::airflow_minors::{WebUi, web_uis};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -14,16 +15,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Airflow version of the UI.
-pub const VERSION: &str = "3.3.2";
 /// The Python package that contains the UI.
 const PACKAGE: &str = "apache-airflow-core";
-/// sha256 of the package's only wheel.
-const SHA256: &str = "99258922bccec15be4700ff89f3c942b8acd93407e263c287ce863e671bb3c50";
 /// Name of the component in a release.
 pub const COMPONENT: &str = "airflow-ui";
-/// Hash of the UI's files, the same for every source: see [`tree_sha256`].
-const TREE_SHA256: &str = "13a7939b0617b6b3c999e5e74feed51cd291f739c2917e55ce83f9e5d6ffeb98";
 /// Time limit for a download of seven megabytes, because a setup waits for it.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Folder of the UI in the wheel.
@@ -32,9 +27,22 @@ const LICENSES: [&str; 2] = ["LICENSE", "NOTICE"];
 /// Files smaller than this are not compressed, in bytes.
 const COMPRESSED_FROM: u64 = 1024;
 
+/// For a table without a UI, which a test excludes.
+const NONE: WebUi = WebUi { version: "", wheel: "", tree: "" };
+
+/// The UI that an instance serves.
+fn preferred() -> &'static WebUi {
+    web_uis().last().unwrap_or(&NONE)
+}
+
+/// Airflow version of the UI.
+pub fn version() -> &'static str {
+    preferred().version
+}
+
 /// Folder of the UI, if installed.
 pub fn installed(home: &Home) -> Option<PathBuf> {
-    Some(folder(home, VERSION)).filter(|folder| folder.is_dir())
+    Some(folder(home, version())).filter(|folder| folder.is_dir())
 }
 
 /// All installed versions: an earlier release needs its own version again after a rollback.
@@ -77,7 +85,7 @@ fn find_next_to_binary() -> Option<PathBuf> {
     if let Some(wheel) = wheel_in(&exe.parent()?.join("airflow-ui")) {
         return Some(wheel);
     }
-    let prefix = format!("{COMPONENT}-{VERSION}-");
+    let prefix = format!("{COMPONENT}-{}-", version());
     let is_archive = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with(&prefix) && name.ends_with(".tar.zst")
@@ -98,7 +106,7 @@ pub enum UiError {
     Io { path: PathBuf, source: io::Error },
     #[error("{file}: {source}")]
     Archive { file: PathBuf, source: ArchiveError },
-    #[error("{0} is not the web UI of Airflow {VERSION}")]
+    #[error("{0} is not the web UI of Airflow {version}", version = version())]
     OtherVersion(PathBuf),
     #[error(transparent)]
     Wheel(#[from] DownloadError),
@@ -128,10 +136,10 @@ pub fn install(home: &Home, source: &UiSource) -> Result<(), UiError> {
                 .map_err(|index| UiError::Nowhere { file: Box::new(file), index: Box::new(index) })
         });
     }
-    if *source == UiSource::Index && shared::copy_from_other_instance(home, &folder(home, VERSION)) {
+    if *source == UiSource::Index && shared::copy_from_other_instance(home, &folder(home, version())) {
         return Ok(());
     }
-    install_from(home, VERSION, |staging| {
+    install_from(home, version(), |staging| {
         let file = match source {
             UiSource::None => return Err(UiError::Disabled),
             UiSource::File(path) | UiSource::NextToBinary(path) => path.clone(),
@@ -142,7 +150,7 @@ pub fn install(home: &Home, source: &UiSource) -> Result<(), UiError> {
         }
         let tree = tree_of_archive(&file, staging)?;
         match tree_sha256(&tree).map_err(UiError::at(&tree))? {
-            sha256 if sha256 == TREE_SHA256 => Ok(tree),
+            sha256 if sha256 == preferred().tree => Ok(tree),
             _ => Err(UiError::OtherVersion(file)),
         }
     })
@@ -177,7 +185,7 @@ fn install_from(
 
 /// Extracts the UI's files with `LICENSE` and `NOTICE` from the wheel into `tree` below `folder`.
 pub fn tree_of_wheel(wheel: &Path, folder: &Path) -> Result<PathBuf, UiError> {
-    wheel::check(wheel, SHA256)?;
+    wheel::check(wheel, preferred().wheel)?;
     let unpacked = folder.join("unpacked");
     fs::create_dir(&unpacked).map_err(UiError::at(&unpacked))?;
     archive::unpack_wheel(wheel, &unpacked, is_ui_file).map_err(UiError::archive(wheel))?;
@@ -229,12 +237,12 @@ pub fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The package of the UI with its version, in pip's notation.
 pub fn requirement() -> String {
-    format!("{PACKAGE}=={VERSION}")
+    format!("{PACKAGE}=={}", version())
 }
 
 /// Finds the wheel of the UI among downloads.
 pub fn wheel_in(folder: &Path) -> Option<PathBuf> {
-    let wheel = folder.join(format!("{}-{VERSION}-py3-none-any.whl", PACKAGE.replace('-', "_")));
+    let wheel = folder.join(format!("{}-{}-py3-none-any.whl", PACKAGE.replace('-', "_"), version()));
     wheel.is_file().then_some(wheel)
 }
 
@@ -291,12 +299,6 @@ fn compress(tree: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_python_package_names_the_same_airflow() {
-        let text = include_str!("../python/package/leoflow/common/airflow_version.py");
-        assert!(text.contains(&format!("version = \"{VERSION}\"\n")), "{text}");
-    }
 
     #[test]
     fn takes_only_the_ui_and_its_licence_from_the_wheel() {

@@ -130,14 +130,14 @@ pub fn settings<'a>(roots: impl Iterator<Item = &'a String>, max_map_length: u64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::airflow::AIRFLOW_VERSION;
+    use crate::airflow::airflow_version;
     use serde_yaml::Value;
 
     fn render(suffix: &str) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let roots = ["etl".to_owned(), "it's \"$odd\"".to_owned()];
         let context = TemplateContext {
-            airflow: AIRFLOW_VERSION,
+            airflow: airflow_version(),
             leoflow: "0.1.0",
             date: "2026-01-01".to_owned(),
             python: python(Some("3.12.4")),
@@ -173,7 +173,7 @@ mod tests {
         let path = compose["x-airflow"]["environment"]["PYTHONPATH"].as_str().unwrap();
         assert_eq!(path, "/opt/airflow/dags/etl:/opt/airflow/dags/it's \"$$odd\"");
         let values: Value = serde_yaml::from_str(&read("values.yaml")).unwrap();
-        assert_eq!(values["airflowVersion"].as_str(), Some(AIRFLOW_VERSION));
+        assert_eq!(values["airflowVersion"].as_str(), Some(airflow_version()));
         let path =
             values["env"].as_sequence().unwrap().iter().find(|variable| variable["name"] == "PYTHONPATH").unwrap();
         assert!(path["value"].as_str().unwrap().ends_with("it's \"$odd\""));

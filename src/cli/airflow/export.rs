@@ -4,7 +4,7 @@ use super::dag_folder::Direction;
 use super::data_files::{connections, pools, variables};
 use super::deployment::{self, Pool, TemplateContext};
 use super::findings::{Finding, Findings};
-use super::{AIRFLOW_VERSION, dag_folder, history, requirements, secrets};
+use super::{airflow_version, dag_folder, history, requirements, secrets};
 use crate::api_client::{Api, joined, list_of, texts};
 use crate::context::Context;
 use crate::error::Error;
@@ -87,7 +87,7 @@ pub async fn airflow(context: &Context<'_>, args: &ExportAirflow) -> Result<u8, 
 
 /// Prints the exported content, the content that was left out, and the features that Airflow does not support.
 fn print_report(printer: &Printer, output: &Path, content: &InstanceContent, report: &Value, findings: &Findings) {
-    printer.line(format!("Exported for Apache Airflow {AIRFLOW_VERSION} to {}", output.display()));
+    printer.line(format!("Exported for Apache Airflow {} to {}", airflow_version(), output.display()));
     printer.line(format!(
         "  {}, {}, {}, {}",
         counted(content.dags.len(), "DAG"),
@@ -230,7 +230,7 @@ impl Exported<'_> {
         let content = self.content;
         let active = content.dags.iter().filter(|dag| dag["is_paused"] == false);
         let template_context = TemplateContext {
-            airflow: AIRFLOW_VERSION,
+            airflow: airflow_version(),
             leoflow: self.context.version,
             date: jiff::Zoned::now().date().to_string(),
             python: deployment::python(content.python()),
@@ -251,7 +251,7 @@ impl Exported<'_> {
         let dag_entry = |dag: &Value| json!({"dag_id": dag["dag_id"], "file": dag["relative_fileloc"], "is_paused": dag["is_paused"]});
         // `export.json` lists the findings under the key `does_not_fit`.
         let report = json!({
-            "airflow": AIRFLOW_VERSION, "leoflow": self.context.version, "python": template_context.python,
+            "airflow": airflow_version(), "leoflow": self.context.version, "python": template_context.python,
             "dags": content.dags.iter().map(dag_entry).collect::<Vec<_>>(), "files": copied.files, "requirements": pins,
             "module_roots": copied.roots, "encrypted": !suffix.is_empty(), "to_fill": omitted_values,
             "history": history_counts,

@@ -15,4 +15,6 @@ mod requirements;
 mod secrets;
 
 /// The Airflow version of exports: their `Dockerfile` builds on the official image of this version.
-pub const AIRFLOW_VERSION: &str = leoflow_components::web_ui::VERSION;
+pub fn airflow_version() -> &'static str {
+    leoflow_components::web_ui::version()
+}

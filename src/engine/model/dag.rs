@@ -84,6 +84,9 @@ pub struct Structure {
     pub run_listeners: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asset_condition: Option<Value>,
+    /// True if each asset event triggers a run of its own, as with Airflow from 3.4 on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub run_for_each_asset_event: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Group>,
     /// Labels of edges: upstream id, downstream id, label.

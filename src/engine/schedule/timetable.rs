@@ -57,6 +57,10 @@ pub enum Timetable {
     AssetOrTime {
         timetable: Box<Timetable>,
     },
+    /// A run at each time, once its assets have been updated.
+    AssetAndTime {
+        timetable: Box<Timetable>,
+    },
     /// A custom timetable class.
     Custom {
         class: String,
@@ -68,7 +72,7 @@ impl Timetable {
     pub(crate) fn can_be_scheduled(&self) -> bool {
         match self {
             Self::Null | Self::Asset | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => false,
-            Self::AssetOrTime { timetable } => timetable.can_be_scheduled(),
+            Self::AssetOrTime { timetable } | Self::AssetAndTime { timetable } => timetable.can_be_scheduled(),
             _ => true,
         }
     }
@@ -78,7 +82,7 @@ impl Timetable {
         match self {
             Self::Null | Self::Once | Self::Continuous | Self::Asset => false,
             Self::CronPartition { .. } | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => false,
-            Self::AssetOrTime { timetable } => timetable.is_periodic(),
+            Self::AssetOrTime { timetable } | Self::AssetAndTime { timetable } => timetable.is_periodic(),
             _ => true,
         }
     }
@@ -138,6 +142,9 @@ impl Timetable {
             Self::AssetOrTime { timetable } => {
                 timetable.description().map(|description| format!("Triggered by assets or {description}"))
             }
+            Self::AssetAndTime { timetable } => {
+                timetable.description().map(|description| format!("Triggered by assets and {description}"))
+            }
             _ => None,
         }
     }
@@ -146,7 +153,7 @@ impl Timetable {
     pub fn is_custom(&self) -> bool {
         match self {
             Self::Custom { .. } => true,
-            Self::AssetOrTime { timetable } => timetable.is_custom(),
+            Self::AssetOrTime { timetable } | Self::AssetAndTime { timetable } => timetable.is_custom(),
             _ => false,
         }
     }
@@ -157,7 +164,7 @@ impl Timetable {
             Self::CronTrigger { cron, .. } | Self::CronInterval(cron) => cron.schedule().map(|_| ()),
             Self::CronPartition { ticks } => ticks.check(),
             Self::MultipleCronTrigger { parts } => parts.iter().try_for_each(Self::check),
-            Self::AssetOrTime { timetable } => timetable.check(),
+            Self::AssetOrTime { timetable } | Self::AssetAndTime { timetable } => timetable.check(),
             _ => Ok(()),
         }
     }
@@ -178,7 +185,9 @@ impl Timetable {
                 Some(tick) => within_end(ticks.info(tick)?, tick),
                 None => None,
             },
-            Self::AssetOrTime { timetable } => timetable.next(last, restriction, now)?,
+            Self::AssetOrTime { timetable } | Self::AssetAndTime { timetable } => {
+                timetable.next(last, restriction, now)?
+            }
             Self::Custom { .. } => return Err(TimetableProblem::Custom),
             Self::Once if last.is_some() => None,
             Self::Once => {
@@ -214,7 +223,7 @@ impl Timetable {
         Ok(match self {
             Self::Null | Self::Once | Self::Continuous | Self::Asset => exact,
             Self::CronPartition { .. } | Self::PartitionedAsset(_) | Self::PartitionedAtRuntime => exact,
-            Self::AssetOrTime { timetable } => timetable.manual(run_after)?,
+            Self::AssetOrTime { timetable } | Self::AssetAndTime { timetable } => timetable.manual(run_after)?,
             Self::Custom { .. } => return Err(TimetableProblem::Custom),
             Self::CronTrigger { interval, .. } | Self::DeltaTrigger { interval, .. } => {
                 Interval { start: interval.subtract_from(run_after), end: run_after }

@@ -3,8 +3,9 @@
 use crate::model::keys::RunKey;
 use crate::model::state::RunType;
 use crate::planner::retry;
-use crate::schedule::timetable::{Info, Interval, Partition, Restriction, TimetableProblem};
+use crate::schedule::timetable::{Info, Interval, Partition, Restriction, Timetable, TimetableProblem};
 use crate::store::Result;
+use crate::store::asset::assets;
 use crate::store::dag::next_runs::{self, DueRun, StaleDag};
 use crate::store::run::new_run::{self, NewRun, isoformat};
 use deadpool_postgres::{ClientWrapper, Transaction};
@@ -151,13 +152,15 @@ fn run_id(run_after: Timestamp, partition: Option<&Partition>) -> String {
 }
 
 /// Creates one run of each DAG that is due and below its `max_active_runs`, until `TIME_LIMIT`. Returns the number of
-/// DAGs handled, including those whose run exists already.
+/// DAGs handled, including those whose run exists already, but not those that wait for their assets.
 pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize> {
     let start = Instant::now();
     let mut handled = 0;
+    let mut waiting = Vec::new();
     loop {
-        let batch = make_batch(client).await?;
-        handled += batch;
+        let waiting_before = waiting.len();
+        let batch = make_batch(client, &mut waiting).await?;
+        handled += batch - (waiting.len() - waiting_before);
         if batch < next_runs::BATCH_SIZE || start.elapsed() > TIME_LIMIT {
             return Ok(handled);
         }
@@ -167,17 +170,27 @@ pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize> {
 /// Time after which the creation of runs is interrupted, so that new runs can start and other runs advance.
 const TIME_LIMIT: Duration = Duration::from_secs(1);
 
-/// Creates a batch of runs and returns the number of DAGs handled.
-async fn make_batch(client: &mut ClientWrapper) -> Result<usize> {
+/// Creates a batch of runs and returns the number of DAGs read. Adds those that wait for their assets to `waiting`.
+async fn make_batch(client: &mut ClientWrapper, waiting: &mut Vec<String>) -> Result<usize> {
     let transaction = client.transaction().await?;
-    let due_runs = next_runs::lock_due(&transaction, new_run::now()).await?;
+    let due_runs = next_runs::lock_due(&transaction, new_run::now(), waiting).await?;
     let handled = due_runs.len();
     let mut created_dags: Vec<String> = Vec::new();
     for due in due_runs {
         let due = due?;
-        if make_run(&transaction, &due).await? {
-            created_dags.push(due.dag_id);
+        let mut newest = None;
+        if let Some(Timetable::AssetAndTime { .. }) = due.structure.timetable {
+            newest = assets::newest_update(&transaction, &due.structure).await?;
+            if newest.is_none() {
+                waiting.push(due.dag_id);
+                continue;
+            }
         }
+        let Some(run) = make_run(&transaction, &due).await? else { continue };
+        if let Some(newest) = newest {
+            assets::read_events(&transaction, &due.structure, &run, newest).await?;
+        }
+        created_dags.push(due.dag_id);
     }
     // Makes `update_next_runs` compute the next run of each of these DAGs.
     next_runs::clear(&transaction, &created_dags).await?;
@@ -185,8 +198,8 @@ async fn make_batch(client: &mut ClientWrapper) -> Result<usize> {
     Ok(handled)
 }
 
-/// Creates a run that is due. Returns false if it already exists.
-async fn make_run(transaction: &Transaction<'_>, due: &DueRun) -> Result<bool> {
+/// Creates a run that is due. Returns its key; `None` if it already exists.
+async fn make_run(transaction: &Transaction<'_>, due: &DueRun) -> Result<Option<RunKey>> {
     let timetable = due.structure.timetable.as_ref();
     let partition = timetable.and_then(|timetable| timetable.partition_at(due.run_after));
     let run_id = due.run_id.clone().unwrap_or_else(|| run_id(due.run_after, partition.as_ref()));
@@ -205,10 +218,10 @@ async fn make_run(transaction: &Transaction<'_>, due: &DueRun) -> Result<bool> {
         backfill: None,
     };
     if new_run::insert(transaction, &run, &due.structure).await? {
-        return Ok(true);
+        return Ok(Some(run.key));
     }
     let date = isoformat(due.run_after);
     info!("{} already has a run of {date}; its schedule continues after it", due.dag_id);
     next_runs::skip_existing(transaction, &run).await?;
-    Ok(false)
+    Ok(None)
 }

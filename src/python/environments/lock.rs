@@ -89,7 +89,7 @@ mod tests {
         let refused = lock(&format!("n==1 \\\n    --hash=sha256:{other}\n"));
         assert!(!refused.is_allowed());
         assert_eq!(refused.allowed().unwrap().text, format!("n==1 \\\n    --hash=sha256:{pinned}\n"));
-        let newer = lock(&format!("apache-airflow-core==3.4.0 \\\n    --hash=sha256:{other}\n"));
-        assert!(newer.allowed().unwrap_err().to_string().contains("runs Apache Airflow 3.0 to 3.3"));
+        let newer = lock(&format!("apache-airflow-core==3.5.0 \\\n    --hash=sha256:{other}\n"));
+        assert!(newer.allowed().unwrap_err().to_string().contains("runs Apache Airflow 3.0 to 3.4"));
     }
 }

@@ -24,7 +24,7 @@ mod uv_settings;
 mod uv_variables;
 mod verify;
 
-pub use airflow_versions::excludes_supported;
+pub use airflow_versions::{excludes_supported, supported_range};
 pub use build::{count, find, record_use, reinstall};
 pub(crate) use build::{lock_of, newest_of_each};
 pub use choice::{MissingPython, choose, choose_or_install, ensure, environment_of_lock, renew, renew_managed};

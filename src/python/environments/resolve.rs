@@ -126,7 +126,9 @@ impl<'a> Resolution<'a> {
     ) -> io::Result<Self> {
         let of_role = |role| text_lines(lines.iter().filter(|(of, _)| *of == role).map(|(_, line)| line));
         let requirements = text_lines(&declared.index.lines()) + &of_role(Role::Requirements);
-        let constraints = of_role(Role::Constraints) + &text_lines(&airflow_versions::bounds());
+        let pre_release = lines.iter().flat_map(|(_, line)| airflow_versions::pre_release_parts(line));
+        let bounds: Vec<String> = airflow_versions::bounds().into_iter().chain(pre_release).collect();
+        let constraints = of_role(Role::Constraints) + &text_lines(&bounds);
         let write = |name: &str, text: String| {
             let file = staging.0.join(name);
             files::write_atomic(&file, text.as_bytes(), 0o600).map(|()| (file, text))

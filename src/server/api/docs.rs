@@ -37,7 +37,7 @@ async fn serialized_document() -> ApiResult<(Bytes, HeaderValue)> {
 
 /// Builds the OpenAPI document from the types of the handlers.
 pub fn openapi_document() -> Value {
-    document(web_ui::VERSION, &super::all_routes().entries)
+    document(web_ui::version(), &super::all_routes().entries)
 }
 
 async fn build_document() -> ApiResult<Value> {

@@ -16,7 +16,7 @@ use crate::http::{guard, large};
 use crate::lite::local;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -41,6 +41,7 @@ const BODY_BYTES: usize = 24 * 1024 * 1024;
 pub fn routes(state: &AppState) -> Router<AppState> {
     let of_tasks: Router<AppState> = Router::new()
         .route("/task/runs/trigger", post(runs::trigger))
+        .route("/task/runs/note", put(runs::set_note))
         .route("/task/map-index-name", post(api::set_map_index_name))
         .route("/task/xcoms/push", post(api::push_xcom))
         .route("/task/xcoms/delete", post(api::delete_xcom))

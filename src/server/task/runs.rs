@@ -112,6 +112,26 @@ async fn reset(state: &AppState, transaction: &Transaction<'_>, key: &RunKey, ex
     })
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoteBody {
+    note: Option<String>,
+}
+
+/// Sets the note of the task's own run.
+pub async fn set_note(
+    State(state): Shared,
+    Extension(try_key): Extension<TryKey>,
+    Body(NoteBody { note }): Body<NoteBody>,
+) -> Result<StatusCode, ApiError> {
+    let mut client = state.core.database.get().await?;
+    let transaction = client.transaction().await?;
+    let note = note.filter(|note| !note.is_empty());
+    runs::set_note(&transaction, &try_key.instance.run, note.as_deref()).await?;
+    transaction.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub async fn state(State(state): Shared, Body(key): Body<RunKey>) -> JsonAnswer {
     let client = state.core.database.get().await?;
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;

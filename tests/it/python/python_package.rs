@@ -75,7 +75,7 @@ fn structures_match_those_of_airflows_own_sdk() {
     let ours = structures(python().args([&script, dags]));
     let home = tempfile::tempdir().unwrap();
     let theirs = structures(
-        Command::new(airflow::python())
+        Command::new(airflow::python(None))
             .args(["-B", "-s", &script, dags])
             .arg(home.path())
             .current_dir(home.path())

@@ -11,7 +11,22 @@ pub const CRATES: &[&str] =
 
 /// The crates whose parts are ordered, with their parts from the bottom up.
 const PARTS: &[(&str, &[&str])] = &[
-    ("base", &["counted", "words", "docs", "build_info", "sys", "home", "protocol", "config", "auth", "lib"]),
+    (
+        "base",
+        &[
+            "counted",
+            "airflow_minors",
+            "words",
+            "docs",
+            "build_info",
+            "sys",
+            "home",
+            "protocol",
+            "config",
+            "auth",
+            "lib",
+        ],
+    ),
     ("components", &["archive", "wheel", "web_ui", "lib"]),
     ("engine", &["schedule", "model", "planner", "store", "scheduler", "lib"]),
     ("processes", &["keeper", "agent", "supervisor", "lib"]),

@@ -30,7 +30,7 @@ fn no_request_of_the_web_ui_fails() {
     test.wait_dag("walked", 1);
     test.wait_dag("walked_daily", 1);
     // A debug build unpacks and compresses the UI slowly, in the background.
-    let ui = test.home.join("ui").join(leoflow::web_ui::VERSION);
+    let ui = test.home.join("ui").join(leoflow::web_ui::version());
     wait_until("the web UI", Duration::from_secs(120), || ui.is_dir());
     for dag_id in ["walked", "walked_daily"] {
         test.run(&["dags", "unpause", dag_id]).expect(0);

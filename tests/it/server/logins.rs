@@ -96,7 +96,7 @@ fn only_health_and_version_work_without_a_valid_token() {
     assert_eq!(session.request("PUT", "/api/v2/version", "").status, 405);
     let version = get(port, "/api/v2/version").json();
     let ours = test.status()["version"].clone();
-    assert_eq!(version, json!({"version": leoflow::web_ui::VERSION, "git_version": ours}));
+    assert_eq!(version, json!({"version": leoflow::web_ui::version(), "git_version": ours}));
     assert_eq!(get(port, "/api/healthz").json()["version"], ours);
     let description = session.request("GET", "/openapi.json", "").json();
     assert_eq!(description["info"]["version"], version["version"]);

@@ -198,7 +198,7 @@ fn a_release_contains_airflows_web_ui() {
     };
     install(&dist).expect(0);
     let home = machine.user().join(".leoflow");
-    let ui = home.join("ui").join(leoflow::web_ui::VERSION);
+    let ui = home.join("ui").join(leoflow::web_ui::version());
     assert!(ui.join("index.html").exists() && ui.join("NOTICE").exists());
     let archives = || {
         let versions = fs::read_dir(home.join("versions")).unwrap().flatten();
@@ -215,7 +215,7 @@ fn a_release_contains_airflows_web_ui() {
     CommandOutput::from(make_release(&all, SECOND.version, &next, &[&more[..], &component].concat())).expect(0);
     let names = fs::read_dir(&next).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
     let ui_files: Vec<String> = names.filter(|name| name.starts_with("airflow-ui-")).collect();
-    assert_eq!(ui_files, [format!("airflow-ui-{}-{}.tar.zst", leoflow::web_ui::VERSION, FIRST.version)]);
+    assert_eq!(ui_files, [format!("airflow-ui-{}-{}.tar.zst", leoflow::web_ui::version(), FIRST.version)]);
     fs::remove_dir_all(&ui).unwrap();
     let done = install(&next).expect(0);
     let output = done.stdout + &done.stderr;

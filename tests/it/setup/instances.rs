@@ -106,7 +106,7 @@ fn each_instance_has_its_own_home_workspace_and_port() {
     user.run(&["instances", "create", "staging"]).expect(3);
     assert_failed_creations_can_be_repeated(&user);
     // The second instance takes PostgreSQL and the UI from the first, because the network is unreachable.
-    let ui = user.path(".leoflow-staging/ui").join(leoflow::web_ui::VERSION);
+    let ui = user.path(".leoflow-staging/ui").join(leoflow::web_ui::version());
     fs::create_dir_all(&ui).unwrap();
     fs::write(ui.join("index.html"), "").unwrap();
     let offline = [("LEOFLOW_POSTGRES_URL", "http://127.0.0.1:9")];
@@ -196,7 +196,7 @@ fn assert_files_are_shared(user: &User, first: &str, second: &str) {
     };
     assert_eq!(postgres(first), postgres(second));
     let page = |name: &str| {
-        let ui = user.path(&format!(".leoflow-{name}/ui")).join(leoflow::web_ui::VERSION);
+        let ui = user.path(&format!(".leoflow-{name}/ui")).join(leoflow::web_ui::version());
         ui.join("index.html").metadata().unwrap().ino()
     };
     assert_eq!(page(first), page(second));

@@ -11,28 +11,34 @@ const SETTINGS: &str = "airflow: 3.3.2\ndependencies: [apache-airflow-providers-
                         apache-airflow-providers-sqlite==4.3.4, apache-airflow-providers-ftp]\n";
 
 /// Another Airflow version, for which `scripts/compare-airflow --sdk` runs the same tests.
-pub fn older_version() -> Option<String> {
+pub fn other_version() -> Option<String> {
     std::env::var("LEOFLOW_TEST_AIRFLOW").ok()
 }
 
+/// The newest version that was tried.
+pub fn newest_version() -> &'static str {
+    leoflow::airflow_minors::minors().last().unwrap().tried
+}
+
 /// Returns the settings and the name of the folder of their environment.
-fn settings_and_folder() -> (String, String) {
-    match older_version() {
+fn settings_and_folder(version: Option<&str>) -> (String, String) {
+    match version {
         Some(version) => (format!("airflow: {version}\n"), format!("airflow-{version}")),
         None => (SETTINGS.to_owned(), "airflow".to_owned()),
     }
 }
 
-/// Returns the environment's Python.
-pub fn python() -> PathBuf {
-    environment().join("bin/python")
+/// Returns the Python of the environment of a version; `None` is the one that all tests use.
+pub fn python(version: Option<&str>) -> PathBuf {
+    environment(version).join("bin/python")
 }
 
 /// Returns the environment's folder, built on first use.
-fn environment() -> &'static PathBuf {
-    static ENVIRONMENT: OnceLock<PathBuf> = OnceLock::new();
-    ENVIRONMENT.get_or_init(|| {
-        let (settings, name) = settings_and_folder();
+fn environment(version: Option<&str>) -> &'static PathBuf {
+    static ENVIRONMENTS: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
+    // No test uses more than one other version.
+    ENVIRONMENTS[usize::from(version.is_some())].get_or_init(|| {
+        let (settings, name) = settings_and_folder(version);
         let _lock = cache_lock("lock-airflow");
         let root = cache().join(name);
         let (home, project) = (root.join("home"), root.join("workspace/project"));
@@ -67,13 +73,23 @@ fn environment() -> &'static PathBuf {
 impl TestHome {
     /// Gives all DAGs of the workspace the shared environment; call it before the start.
     pub fn with_airflow(self) -> Self {
-        let environment = environment();
+        let version = other_version();
+        self.with_airflow_version(version.as_deref())
+    }
+
+    /// The same with the newest version that was tried.
+    pub fn with_newest_airflow(self) -> Self {
+        self.with_airflow_version(Some(newest_version()))
+    }
+
+    fn with_airflow_version(self, version: Option<&str>) -> Self {
+        let environment = environment(version);
         *self.unreported_password.lock().unwrap() = template::copy_template_home(&self);
         let folder = self.home.join("venvs");
         std::fs::create_dir_all(&folder).unwrap();
         std::os::unix::fs::symlink(environment, folder.join(environment.file_name().unwrap())).unwrap();
         std::fs::create_dir_all(self.workspace()).unwrap();
-        std::fs::write(self.workspace().join("leoflow.yaml"), settings_and_folder().0).unwrap();
+        std::fs::write(self.workspace().join("leoflow.yaml"), settings_and_folder(version).0).unwrap();
         // Keeps warm Pythons for the whole test: each restart imports the SDK again, which takes seconds.
         self.with_limit("LEOFLOW_IDLE_LIMIT", "600")
     }

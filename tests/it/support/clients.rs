@@ -18,7 +18,7 @@ impl Clients {
         let _lock = cache_lock("lock-clients");
         let folder = cache().join("clients");
         let requirements = std::fs::read_to_string(REQUIREMENTS).unwrap();
-        let core = format!("apache_airflow_core-{}-py3-none-any.whl", leoflow::web_ui::VERSION);
+        let core = format!("apache_airflow_core-{}-py3-none-any.whl", leoflow::web_ui::version());
         let clients = Self { python: folder.join("bin/python"), wheel: folder.join(&core) };
         let completion_marker = folder.join("requirements.txt");
         if std::fs::read_to_string(&completion_marker).is_ok_and(|text| text == requirements) && clients.wheel.exists()
@@ -28,7 +28,7 @@ impl Clients {
         let _ = std::fs::remove_dir_all(&folder);
         let mut pip = Command::new("python3");
         pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d"]);
-        pip.arg(&folder).arg(format!("apache-airflow-core=={}", leoflow::web_ui::VERSION));
+        pip.arg(&folder).arg(format!("apache-airflow-core=={}", leoflow::web_ui::version()));
         let is_installed = run_uncached(Command::new(uv()).args(["venv", "--quiet"]).arg(&folder))
             && run_uncached(
                 Command::new(uv())

@@ -202,11 +202,16 @@ impl<'a> Reader<'a> {
         self.or_problem(text.filter(|text| !text.is_empty()), name, message)
     }
 
-    /// Accepts a version of Apache Airflow, with two or three numbers.
+    /// Accepts a version of Apache Airflow, with two or three numbers, or a pre-release.
     fn airflow(&mut self, name: &str, value: &Value) -> Option<Json> {
         let text = value.as_str().map(str::to_owned).or_else(|| value.as_f64().map(|number| number.to_string()));
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        let is_version = |text: &String| matches!(text.split('.').count(), 2 | 3) && text.split('.').all(is_number);
+        let is_version = |text: &String| {
+            let release = text.split_once(['a', 'b', 'r']).map_or(text.as_str(), |(release, pre)| {
+                if is_number(pre.strip_prefix('c').unwrap_or(pre)) { release } else { "" }
+            });
+            matches!(release.split('.').count(), 2 | 3) && release.split('.').all(is_number)
+        };
         let message = format!("{name}: {} is not a version of Apache Airflow such as 3.3.2 or 3.3", show(value));
         self.or_problem(text.filter(is_version), name, message)
     }

@@ -3,7 +3,7 @@
 use super::repository::{Project, Repository};
 use leoflow_python::environments::{
     DeclarationError, EnvironmentError, Line, LineError, check_requirement, excludes_supported, lines_of, name_of,
-    requirements_of_other_tool, without_versions,
+    requirements_of_other_tool, supported_range, without_versions,
 };
 use leoflow_python::{Request, declared_with, file_context};
 use std::collections::BTreeSet;
@@ -178,7 +178,7 @@ impl Requirements {
             }
         } else if AIRFLOW.contains(&&*name) {
             if excludes_supported(line) {
-                self.leave_out(&name, place, format!("{line}: this release runs Airflow 3.0 to 3.3"));
+                self.leave_out(&name, place, format!("{line}: this release runs Airflow {}", supported_range()));
             }
         } else if name.starts_with(PROVIDERS)
             && is_limited(line)

@@ -2,13 +2,13 @@
 
 use super::partitions::{self, WAITS_FOR_PARTITIONS};
 use crate::model::dag::Structure;
-use crate::model::keys::{InstanceKey, NOT_MAPPED, TryKey};
+use crate::model::keys::{InstanceKey, NOT_MAPPED, RunKey, TryKey};
 use crate::schedule::asset_condition::{self, Reference, Updated};
 use crate::schedule::timetable::Partition;
 use crate::store::Result;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::TRY;
-use crate::store::rows::{self, execute, fetch_all, fetch_one, fetch_optional, from_row};
+use crate::store::rows::{self, execute, exists, fetch_all, fetch_one, fetch_optional, from_row};
 use crate::store::run::new_run::{self, BELOW_MAX_ACTIVE_RUNS, NewRun};
 use deadpool_postgres::{ClientWrapper, Transaction};
 use jiff::Timestamp;
@@ -187,7 +187,10 @@ from_row! {
     }
 }
 
-/// Creates a run of each DAG whose asset condition is met.
+/// SQL condition on the version `v` of a DAG: true if its runs are due at times, and wait for its assets.
+const WAITS_AT_TIMES: &str = "v.structure->'timetable'->>'kind' = 'asset_and_time'";
+
+/// Creates the runs of each DAG whose asset condition is met.
 pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<()> {
     let transaction = client.transaction().await?;
     let query = format!(
@@ -195,28 +198,35 @@ pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<()> {
         SELECT d.dag_id, v.id, v.structure FROM dag d JOIN dag_version v ON v.id = d.current_version_id
         WHERE d.is_active AND NOT d.is_paused AND EXISTS (SELECT FROM asset_queue q WHERE q.dag_id = d.dag_id)
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
-          AND {BELOW_MAX_ACTIVE_RUNS}
+          AND ({WAITS_AT_TIMES}) IS NOT TRUE AND {BELOW_MAX_ACTIVE_RUNS}
         ORDER BY d.dag_id FOR UPDATE OF d SKIP LOCKED"
     );
     for row in transaction.query(&query, &[]).await? {
         let Json(structure): Json<Structure> = row.get("structure");
-        let Some(condition) = &structure.asset_condition else { continue };
-        let queued = "
-            SELECT a.name, a.uri, q.created_at,
-                   coalesce(array_agg(n.name) FILTER (WHERE n.name IS NOT NULL), '{}') AS aliases
-            FROM asset_queue q JOIN asset a ON a.id = q.asset_id
-            LEFT JOIN asset_alias_asset l ON l.asset_id = a.id LEFT JOIN asset_alias n ON n.id = l.alias_id
-            WHERE q.dag_id = $1 GROUP BY a.name, a.uri, q.created_at";
-        let queued: Vec<QueuedAsset> = fetch_all(&transaction, queued, &[&structure.dag_id]).await?;
-        let updated: Vec<Updated<'_>> =
-            queued.iter().map(|QueuedAsset { name, uri, aliases, .. }| Updated { name, uri, aliases }).collect();
-        let Some(newest) = queued.iter().map(|asset| asset.created_at).max() else { continue };
-        if asset_condition::is_met_by(condition, &updated) {
-            make_run(&transaction, &structure, row.get("id"), newest).await?;
+        let Some(newest) = newest_update(&transaction, &structure).await? else { continue };
+        match structure.run_for_each_asset_event {
+            true => make_runs_of_events(&transaction, &structure, row.get("id"), newest).await?,
+            false => make_run(&transaction, &structure, row.get("id"), newest).await?,
         }
     }
     transaction.commit().await?;
     Ok(())
+}
+
+/// The time of the newest update that is queued for a DAG, if the updates meet its asset condition.
+pub(crate) async fn newest_update(client: &impl GenericClient, structure: &Structure) -> Result<Option<Timestamp>> {
+    let Some(condition) = &structure.asset_condition else { return Ok(None) };
+    let queued = "
+        SELECT a.name, a.uri, q.created_at,
+               coalesce(array_agg(n.name) FILTER (WHERE n.name IS NOT NULL), '{}') AS aliases
+        FROM asset_queue q JOIN asset a ON a.id = q.asset_id
+        LEFT JOIN asset_alias_asset l ON l.asset_id = a.id LEFT JOIN asset_alias n ON n.id = l.alias_id
+        WHERE q.dag_id = $1 GROUP BY a.name, a.uri, q.created_at";
+    let queued: Vec<QueuedAsset> = fetch_all(client, queued, &[&structure.dag_id]).await?;
+    let updated: Vec<Updated<'_>> =
+        queued.iter().map(|QueuedAsset { name, uri, aliases, .. }| Updated { name, uri, aliases }).collect();
+    let newest = queued.iter().map(|asset| asset.created_at).max();
+    Ok(newest.filter(|_| asset_condition::is_met_by(condition, &updated)))
 }
 
 /// Creates the run of a DAG with the asset events that triggered it. `newest` is the time of the DAG's newest queued
@@ -227,27 +237,85 @@ async fn make_run(
     version_id: i64,
     newest: Timestamp,
 ) -> Result<()> {
-    let dag_id = &structure.dag_id;
-    let run = NewRun::of_assets(dag_id, version_id, newest, None);
-    // Selects the events since the last asset-triggered run. For the first run, selects those since the DAG began to
-    // wait for its assets or, with catchup, all.
-    let events = "
-        INSERT INTO dag_run_asset_event (dag_id, run_id, event_id)
-        SELECT DISTINCT $1, $2, e.id FROM dag_asset s
+    let run = NewRun::of_assets(&structure.dag_id, version_id, newest, None);
+    if new_run::insert(transaction, &run, structure).await? {
+        let events = unread_events(transaction, structure, newest).await?;
+        add_events_to_run(transaction, &run.key, events.iter().map(|(id, _)| *id).collect()).await?;
+    }
+    forget_updates(transaction, &structure.dag_id, newest).await
+}
+
+/// Creates a run of a DAG for each asset event, while the DAG is below its `max_active_runs`.
+async fn make_runs_of_events(
+    transaction: &Transaction<'_>,
+    structure: &Structure,
+    version_id: i64,
+    newest: Timestamp,
+) -> Result<()> {
+    let has_room = format!(
+        "SELECT FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.dag_id = $1 AND {BELOW_MAX_ACTIVE_RUNS}"
+    );
+    for (event, happened_at) in unread_events(transaction, structure, newest).await? {
+        if !exists(transaction, &has_room, &[&structure.dag_id]).await? {
+            return Ok(());
+        }
+        let run = NewRun::of_assets(&structure.dag_id, version_id, happened_at, None);
+        if new_run::insert(transaction, &run, structure).await? {
+            add_events_to_run(transaction, &run.key, vec![event]).await?;
+        }
+    }
+    forget_updates(transaction, &structure.dag_id, newest).await
+}
+
+/// Adds the asset events that a scheduled run has waited for to the run. `newest` is the time of the newest update.
+pub(crate) async fn read_events(
+    transaction: &Transaction<'_>,
+    structure: &Structure,
+    run: &RunKey,
+    newest: Timestamp,
+) -> Result<()> {
+    let events = unread_events(transaction, structure, newest).await?;
+    add_events_to_run(transaction, run, events.iter().map(|(id, _)| *id).collect()).await?;
+    forget_updates(transaction, &structure.dag_id, newest).await
+}
+
+/// The events, oldest first, with their times, that no run of the DAG has read: those since the newest run with events.
+/// For the first run, those since the DAG began to wait for its assets or, with catchup, all.
+async fn unread_events(
+    transaction: &Transaction<'_>,
+    structure: &Structure,
+    newest: Timestamp,
+) -> Result<Vec<(i64, Timestamp)>> {
+    let query = "
+        WITH last AS (
+            SELECT max(e.happened_at) AS read_to FROM dag_run_asset_event l JOIN asset_event e ON e.id = l.event_id
+            WHERE l.dag_id = $1 AND l.run_id = (
+                SELECT r.run_id FROM dag_run r
+                WHERE r.dag_id = $1 AND r.run_type IN ('asset_triggered', 'scheduled') AND r.run_after < $2
+                  AND EXISTS (SELECT FROM dag_run_asset_event o WHERE o.dag_id = r.dag_id AND o.run_id = r.run_id)
+                ORDER BY r.run_after DESC LIMIT 1))
+        SELECT DISTINCT e.id, e.happened_at FROM dag_asset s
         JOIN asset a ON s.kind = 'asset' AND s.name = a.name AND s.uri = a.uri OR s.kind = 'name' AND s.name = a.name
              OR s.kind = 'uri' AND s.uri = a.uri
              OR s.kind = 'alias' AND EXISTS (SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
                                              WHERE n.name = s.name AND l.asset_id = a.id)
         JOIN asset_event e ON e.asset_id = a.id
-        WHERE s.dag_id = $1 AND s.role = 'schedule' AND e.happened_at <= $3
-          AND e.happened_at > coalesce(
-              (SELECT max(run_after) FROM dag_run WHERE dag_id = $1 AND run_type = 'asset_triggered' AND run_after < $3),
-              CASE WHEN $4 THEN '-infinity'::timestamptz
-                   ELSE (SELECT min(created_at) FROM dag_asset WHERE dag_id = $1 AND role = 'schedule') END)";
-    if new_run::insert(transaction, &run, structure).await? {
-        transaction.execute(events, &[dag_id, &run.key.run_id, &newest, &structure.catchup]).await?;
-    }
-    // Updates that were queued after `newest` belong to the next run.
-    let delete_read = "DELETE FROM asset_queue WHERE dag_id = $1 AND created_at <= $2";
-    execute(transaction, delete_read, &[dag_id, &newest]).await
+        WHERE s.dag_id = $1 AND s.role = 'schedule' AND e.happened_at <= $2
+          AND e.happened_at >= coalesce(
+              (SELECT read_to FROM last),
+              CASE WHEN $3 THEN '-infinity'::timestamptz
+                   ELSE (SELECT min(created_at) FROM dag_asset WHERE dag_id = $1 AND role = 'schedule') END)
+          AND NOT EXISTS (SELECT FROM dag_run_asset_event l WHERE l.dag_id = $1 AND l.event_id = e.id)
+        ORDER BY e.happened_at, e.id";
+    fetch_all(transaction, query, &[&structure.dag_id, &newest, &structure.catchup]).await
+}
+
+async fn add_events_to_run(transaction: &Transaction<'_>, run: &RunKey, events: Vec<i64>) -> Result<()> {
+    let query = "INSERT INTO dag_run_asset_event (dag_id, run_id, event_id) SELECT $1, $2, unnest($3::bigint[])";
+    execute(transaction, query, &[&run.dag_id, &run.run_id, &events]).await
+}
+
+/// Removes the updates that runs have read. Those that were queued after `newest` belong to the next run.
+async fn forget_updates(transaction: &Transaction<'_>, dag_id: &str, newest: Timestamp) -> Result<()> {
+    execute(transaction, "DELETE FROM asset_queue WHERE dag_id = $1 AND created_at <= $2", &[&dag_id, &newest]).await
 }

@@ -208,6 +208,7 @@ const TIMETABLE_TYPE: &str = "CASE v.structure->'timetable'->>'kind'
     WHEN 'partitioned_asset' THEN 'airflow.timetables.simple.PartitionedAssetTimetable'
     WHEN 'partitioned_at_runtime' THEN 'airflow.timetables.simple.PartitionedAtRuntime'
     WHEN 'asset_or_time' THEN 'airflow.timetables.assets.AssetOrTimeSchedule'
+    WHEN 'asset_and_time' THEN 'airflow.timetables.assets.AssetAndTimeSchedule'
     ELSE 'airflow.timetables.simple.NullTimetable' END";
 
 list_fields! {

@@ -139,11 +139,12 @@ from_row! {
 }
 
 /// Returns the due runs of at most `BATCH_SIZE` DAGs that are below their `max_active_runs`, and locks these DAGs; DAGs
-/// that another transaction has locked are skipped. A next run that was computed for another version or pause state is
-/// left out. Each structure is deserialized only when the iterator reaches it.
+/// that another transaction has locked are skipped, and so are those in `waiting`. A next run that was computed for
+/// another version or pause state is left out. Each structure is deserialized only when the iterator reaches it.
 pub async fn lock_due(
     transaction: &Transaction<'_>,
     now: Timestamp,
+    waiting: &[String],
 ) -> Result<impl ExactSizeIterator<Item = Result<DueRun>> + use<>> {
     let query = format!(
         "
@@ -153,10 +154,10 @@ pub async fn lock_due(
         WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= $1
           AND d.schedule_key = concat_ws(' ', 'at', split_part(d.schedule_key, ' ', 2), {KEY})
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
-          AND {BELOW_MAX_ACTIVE_RUNS}
+          AND d.dag_id <> ALL ($2) AND {BELOW_MAX_ACTIVE_RUNS}
         ORDER BY d.next_run_after LIMIT {BATCH_SIZE} FOR UPDATE OF d SKIP LOCKED"
     );
-    Ok(transaction.query(&query, &[&now]).await?.into_iter().map(|row| DueRun::from_row(&row)))
+    Ok(transaction.query(&query, &[&now, &waiting]).await?.into_iter().map(|row| DueRun::from_row(&row)))
 }
 
 /// Records that a due run already exists, so that the schedule continues after it. The caller must have locked the DAG.

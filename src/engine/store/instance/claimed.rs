@@ -3,12 +3,11 @@
 use super::triggers::{self, Resumption};
 use crate::model::keys::TryKey;
 use crate::schedule::timetable::Partition;
+use crate::store::StoreError;
 use crate::store::asset::partitions;
-use crate::store::rows::{from_row, get};
-use crate::store::{Result, StoreError};
+use crate::store::rows::from_row;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use tokio_postgres::Row;
 
 from_row! {
     /// A claimed try, with the data that the agent needs to run it.
@@ -34,15 +33,10 @@ from_row! {
         /// When the try first started.
         pub first_start_date: Option<Timestamp>,
         /// How often the try was rescheduled.
-        pub reschedules: i32 => reschedules,
+        pub reschedules: i32,
         /// How to resume a deferred task; `None` for other tasks.
         pub resumption: Option<Resumption> => triggers::resumption,
         /// Token with which the task's process authenticates; empty in a row, since the database stores only its hash.
         pub token: String => |_| Ok::<_, StoreError>(String::new()),
     }
-}
-
-/// NULL for a try that starts for the first time.
-fn reschedules(row: &Row) -> Result<i32> {
-    Ok(get::<Option<i32>>(row, "reschedules")?.unwrap_or(0))
 }

@@ -36,18 +36,19 @@ static CLAIM: LazyLock<String> = LazyLock::new(|| {
                    r.run_after, r.queued_at AS run_queued_at, r.start_date AS run_start_date, r.conf, r.note, r.triggered_by, r.partition_key,
                    r.partition_date, coalesce(y.state IN ('up_for_reschedule', 'deferred', 'awaiting_input'), false) AS goes_on,
                    coalesce(y.state IN ('deferred', 'awaiting_input'), false) AS was_deferred,
-                   coalesce(y.first_start_date, t.waited_since) AS first_start_date, y.reschedules
+                   coalesce(y.first_start_date, t.waited_since) AS first_start_date,
+                   CASE y.state WHEN 'up_for_reschedule' THEN y.reschedules + 1
+                                WHEN 'deferred' THEN y.reschedules
+                                WHEN 'awaiting_input' THEN y.reschedules ELSE 0 END AS reschedules
             FROM taken t JOIN dag_run r USING (dag_id, run_id) LEFT JOIN task_try y USING ({TRY_KEY})),
         begun AS (
-            INSERT INTO task_try ({TRY_KEY}, state, heartbeat_at, boot_id, token_hash, first_start_date)
-            SELECT {TRY_KEY}, 'running', $5, $2, ($3::bytea[])[number], first_start_date FROM described
+            INSERT INTO task_try ({TRY_KEY}, state, heartbeat_at, boot_id, token_hash, first_start_date, reschedules)
+            SELECT {TRY_KEY}, 'running', $5, $2, ($3::bytea[])[number], first_start_date, reschedules FROM described
             ON CONFLICT ({TRY_KEY}) DO UPDATE
             SET state = 'running', heartbeat_at = $5, boot_id = EXCLUDED.boot_id, token_hash = EXCLUDED.token_hash,
                 first_start_date = CASE WHEN task_try.state IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                         THEN coalesce(task_try.first_start_date, task_try.start_date) END,
-                reschedules = CASE task_try.state WHEN 'up_for_reschedule' THEN task_try.reschedules + 1
-                                                  WHEN 'deferred' THEN task_try.reschedules
-                                                  WHEN 'awaiting_input' THEN task_try.reschedules ELSE 0 END,
+                reschedules = EXCLUDED.reschedules,
                 start_date = $5, end_date = NULL, outcome = NULL, may_retry = true, due_at = NULL,
                 skipped_tasks = NULL, asset_events = NULL),
         forgotten AS (DELETE FROM xcom x USING described gone WHERE {} AND NOT gone.goes_on),

@@ -39,7 +39,7 @@ pub struct VersionInfo {
 
 /// Returns the version of the Airflow API served, which clients adapt to, and Leoflow's own.
 pub async fn version(State(state): Shared) -> Json<VersionInfo> {
-    Json(VersionInfo { version: web_ui::VERSION.to_owned(), git_version: Some(state.release.version.to_string()) })
+    Json(VersionInfo { version: web_ui::version().to_owned(), git_version: Some(state.release.version.to_string()) })
 }
 
 /// Asks the supervisor for the status of the instance.

@@ -3,10 +3,12 @@ instead of running differently than in Airflow."""
 
 from __future__ import annotations
 
+import os
 import re
 
+from leoflow.common import airflow_version
 from leoflow.common.exceptions import AirflowException, Unsupported
-from leoflow.sdk import partitions, timetables, weights
+from leoflow.sdk import partitions, structure, timetables, weights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 # Names of executors that run tasks as local processes.
 OUR_EXECUTORS = (None, "", "LocalExecutor", "airflow.executors.local_executor.LocalExecutor")
+# Classes of Airflow's task groups.
+GROUPS = ("TaskGroup", "MappedTaskGroup")
 PARTITIONED = ("CronPartitionTimetable", "PartitionedAssetTimetable", "PartitionedAtRuntime")
 
 
@@ -25,8 +29,11 @@ def line_of(name: str, source: str) -> int:
     return next(numbers, 1)
 
 
-# Versions with which `scripts/compare-airflow` was run; the same as in `environments/airflow_versions.rs`.
-OLDEST, NEWEST = (3, 0), (3, 3)
+def supported() -> list[tuple[int, ...]]:
+    """Returns the minor versions of Airflow that this release runs, oldest first."""
+    with open(os.path.join(os.path.dirname(airflow_version.__file__), "airflow_minors.txt"), encoding="utf-8") as file:
+        rows = [line.split() for line in file if line.startswith("minor ")]
+    return [tuple(map(int, airflow.split("."))) for _, airflow, *_ in rows]
 
 
 def check_version() -> None:
@@ -34,9 +41,10 @@ def check_version() -> None:
     import airflow
 
     minor_version = tuple(int(part) for part in airflow.__version__.split(".")[:2])
-    if not OLDEST <= minor_version <= NEWEST:
-        oldest, newest = (".".join(map(str, version)) for version in (OLDEST, NEWEST))
-        limit = f"{NEWEST[0]}.{NEWEST[1] + 1}"
+    minors = supported()
+    if minor_version not in minors:
+        oldest, newest = (".".join(map(str, version)) for version in (minors[0], minors[-1]))
+        limit = f"{minors[-1][0]}.{minors[-1][1] + 1}"
         raise AirflowException(
             f"Apache Airflow {airflow.__version__} is installed for this project, and this release of Leoflow runs {oldest} to "
             f"{newest}. Wherever the project lists what it depends on, its leoflow.yaml may limit the versions of Airflow and of "
@@ -58,6 +66,11 @@ def check(dag: DAG, source: str) -> None:
     except partitions.UnknownMapper as error:
         refuse(f"{error} in the schedule of DAG {dag.dag_id!r} (a custom partition mapper or window)",
                dag.dag_id)
+    except timetables.UnknownTimetable as error:
+        refuse(f"{error} of DAG {dag.dag_id!r} (it is newer than this release)", dag.dag_id)
+    for name, group in structure.groups(dag).items():
+        if type(group).__module__.startswith("airflow.sdk.") and type(group).__name__ not in GROUPS:
+            refuse(f"the task group {name!r} of DAG {dag.dag_id!r} (a {type(group).__name__})", (name or dag.dag_id).rpartition(".")[2])
     if not hasattr(dag.timetable, "next_dagrun_info") and kind.__module__.partition(".")[0] != "airflow":
         refuse(f"the schedule {kind.__name__} of DAG {dag.dag_id!r} (it extends the SDK's class; extend the one "
                "of airflow.timetables, which defines when runs are due)", dag.dag_id)

@@ -28,6 +28,7 @@ def dag_structure(dag: DAG) -> dict[str, Any]:
     own = {"params": {name: param_structure(dag.params.get_param(name)) for name in dag.params}}
     rare = {
         "asset_condition": condition_structure(condition) if is_condition(condition) else None,
+        "run_for_each_asset_event": not getattr(dag.timetable, "batch_asset_events", True),
         "groups": [group_structure(group) for name, group in groups(dag).items() if name is not None],
         "edge_labels": [[upstream_id, downstream_id, edge["label"]] for upstream_id, edges in dag.edge_info.items()
                         for downstream_id, edge in edges.items() if edge.get("label")],

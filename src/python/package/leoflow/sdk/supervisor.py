@@ -109,6 +109,8 @@ class TaskSupervisor(Supervisor):
         self.spec = spec
         # The content of `result.json`, see `task_result` in `messages.schema.json`.
         self.result = {}
+        # Why the task's retry policy decided as it did.
+        self.retry_reason = None
         xcoms = self.xcoms = xcom_messages.XComs(spec, self)
         assets, states = asset_messages.Assets(self), state_messages.States(self)
         questions = hitl_messages.Questions(self, self.instance)
@@ -125,6 +127,9 @@ class TaskSupervisor(Supervisor):
             "SucceedTask": self.succeed_task, "TaskState": self.end_task, "RetryTask": self.retry_task,
             "RescheduleTask": self.reschedule_task, "DeferTask": self.defer_task,
             "AwaitInputTask": self.await_input_task, "ResendLoggingFD": lambda _: None,
+            "UpdateDagRunNote": self.update_note,
+            # The keeper enforces it from outside, and knows it from the DAG's structure.
+            "SetExecutionTimeout": lambda _: None,
         })
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
@@ -179,6 +184,9 @@ class TaskSupervisor(Supervisor):
 
     def previous_success(self, _message):
         return make("PrevSuccessfulDagRunResult", **(self.ask("previous") or {}))
+
+    def update_note(self, message):
+        self.ask("runs/note", {"note": message.note}, "PUT")
 
     def count_runs(self, message):
         body = {"dag_id": message.dag_id, "run_ids": message.run_ids, "dates": dates(message), "states": message.states}
@@ -244,11 +252,13 @@ class TaskSupervisor(Supervisor):
         self.record_map_index_name(message)
         self.xcoms.flush()
         state = plain(message.state)
+        self.retry_reason = getattr(message, "retry_reason", None)
         self.result.update(state="skipped" if state == "skipped" else "failed", retry=False)
 
     def retry_task(self, message):
         self.xcoms.flush()
         self.result.update(state="failed", retry=True)
+        self.retry_reason = getattr(message, "retry_reason", None)
         delay = getattr(message, "retry_delay_seconds", None)
         if delay is not None:
             self.result["retry_delay"] = delay

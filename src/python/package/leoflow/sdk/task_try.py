@@ -108,8 +108,10 @@ class Try:
         if "state" not in result:
             # No message handler has recorded this state.
             result.update(state="failed", retry=False, reason=f"Leoflow does not support the state {getattr(state, 'value', state)}")
+        self.span.note_error(self.error)
         if result["state"] in ("failed", "skipped") and self.error is not None:
-            result["reason"] = describe(self.error)
+            policy = self.supervisor.retry_reason
+            result["reason"] = describe(self.error) + (f" (retry policy: {policy})" if policy else "")
         if result["state"] == "failed" and self.error is not None:
             self.log_hints(result)
         if getattr(self.ti.task, "overwrite_rtif_after_execution", False) and self.ti.task.template_fields:

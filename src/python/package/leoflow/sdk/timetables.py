@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# Where Airflow's own timetables are.
+OWN = ("airflow.timetables.", "airflow.sdk.")
+
+
+class UnknownTimetable(Exception):
+    """A timetable of Airflow's that this release does not know."""
+
+
 def convert(timetable: Any) -> ours.Timetable:
-    """Converts a timetable. For a custom timetable, the scheduler gets the run times through `entry/ask.py`."""
+    """Converts a timetable. For a custom timetable, the scheduler gets the run times through `entry/ask.py`. Raises
+    UnknownTimetable."""
     kind = type(timetable)
     if kind.__module__.partition(".")[0] != "airflow":
         return Custom(timetable)
     make = MAKERS.get(kind.__name__)
+    if make is None and kind.__module__.startswith(OWN):
+        # Its run times alone may not be all that it means.
+        raise UnknownTimetable(f"the schedule {kind.__name__}")
     return Custom(timetable) if make is None else make(timetable)
 
 
@@ -59,11 +71,11 @@ def several_crons(timetable):
     return converted
 
 
-def asset_or_time(timetable):
+def with_assets(timetable):
     # Imported here, because other timetables do not need it.
-    from leoflow.authoring.timetables.assets import AssetOrTimeSchedule
+    from leoflow.authoring.timetables import assets
 
-    return AssetOrTimeSchedule(timetable=convert(timetable.timetable), assets=[])
+    return getattr(assets, type(timetable).__name__)(timetable=convert(timetable.timetable), assets=[])
 
 
 MAKERS = {
@@ -85,5 +97,6 @@ MAKERS = {
     "PartitionedAssetTimetable": partitions.PartitionedAssets,
     "PartitionedAtRuntime": lambda _: partitions.PartitionedAtRuntime(),
     "AssetTriggeredTimetable": lambda _: ours.AssetTriggeredTimetable(None),
-    "AssetOrTimeSchedule": asset_or_time,
+    "AssetOrTimeSchedule": with_assets,
+    "AssetAndTimeSchedule": with_assets,
 }

@@ -56,7 +56,7 @@ class TaskSpan:
 
     def __init__(self, spec: dict[str, Any]):
         self.stack = contextlib.ExitStack()
-        self.carrier = None
+        self.carrier = self.span = None
         if "run_queued_at" not in spec or not is_on():
             return
         self.carrier = carrier(spec, ratio())
@@ -78,7 +78,15 @@ class TaskSpan:
         from airflow.sdk.execution_time import task_runner
 
         if self.carrier and hasattr(task_runner, "_make_task_span"):
-            self.stack.enter_context(task_runner._make_task_span(msg=details))
+            self.span = self.stack.enter_context(task_runner._make_task_span(msg=details))
+
+    def note_error(self, error: BaseException | None) -> None:
+        """Marks the span of a task that has failed."""
+        if self.span is not None and error is not None:
+            from opentelemetry.trace import Status, StatusCode
+
+            self.span.record_exception(error)
+            self.span.set_status(Status(StatusCode.ERROR, f"Exception: {type(error).__name__}"))
 
     def finish(self) -> None:
         """Ends the span, and waits until it was sent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from leoflow.common.client import ServerError
 from leoflow.sdk.messages.models import make
 from leoflow.sdk.structure import asset_structure, is_asset
@@ -54,12 +56,21 @@ class Assets:
         events = [event(row, number) for number, row in enumerate(rows)]
         selected = make("AssetEventsResult", asset_events=events).asset_events
         selected = [row for row in selected if (after is None or row.timestamp >= after) and (before is None or row.timestamp <= before)]
+        selected = [row for row in selected if fits(row, message)]
         if not getattr(message, "ascending", True):
             selected.reverse()
         limit = getattr(message, "limit", None)
         result = make("AssetEventsResult", asset_events=[])
         result.asset_events.extend(selected if limit is None else selected[:limit])
         return result
+
+
+def fits(event, message):
+    """True if an event fits the filters of Airflow from 3.4 on: its partition key, and texts in its `extra`."""
+    key, pattern, extra = (getattr(message, name, None) for name in ("partition_key", "partition_key_regexp_pattern", "extra"))
+    return ((key is None or event.partition_key == key)
+            and (pattern is None or event.partition_key is not None and re.search(pattern, event.partition_key) is not None)
+            and all(event.extra.get(name) == value for name, value in (extra or {}).items()))
 
 
 def event(row, number):
