@@ -1,9 +1,10 @@
 """Compares the server's OpenAPI description with Apache Airflow's: operation by operation, schema by schema.
 
-    python description.py URL USERNAME PASSWORD WHEEL
+    python description.py URL USERNAME PASSWORD WHEEL [older]
 
 Airflow's description is the OpenAPI file in the wheel of apache-airflow-core. Answers may guarantee more fields than
-Airflow's; requests must be the same. Also checks that generators of clients can read the description. The exit code is
+Airflow's; requests must be the same. With `older`, the wheel is of an earlier version: the server must accept and answer
+no less. Also checks that generators of clients can read the description. The exit code is
 1 if there is a difference that is not in DIFFERENCES."""
 
 import json
@@ -26,16 +27,32 @@ DIFFERENCES = {
     "get_task: parameter task_id: is string, Airflow's anything": IDS,
     "get_task_instances_batch: parameter dag_id: is string, Airflow's one of [\"~\"]": ALL,
     "get_task_instances_batch: parameter dag_run_id: is string, Airflow's one of [\"~\"]": ALL,
+    "list_dag_warnings: parameter warning_type: is one of [\"asset conflict\", \"duplicate dag id\", \"non-existent pool\", "
+    "\"runtime varying value\", \"task group cycle\"], Airflow's one of [\"asset conflict\", \"duplicate dag id\", "
+    "\"non-existent pool\", \"runtime varying value\", \"task group cycle\"] or string": "other types match nothing",
+    "materialize_asset: body: is null or object of bundle_version,conf,dag_run_id,data_interval_end,data_interval_start,"
+    "drain_dag,logical_date,note,partition_key,run_after, Airflow's object of bundle_version,conf,dag_run_id,"
+    "data_interval_end,data_interval_start,drain_dag,logical_date,note,partition_key,run_after": "Airflow 3.3 needs no body",
+    "materialize_asset: body: required": "Airflow 3.3 needs no body",
+    "post_clear_task_instances: body: ClearTaskInstancesBody.keep_task_state: default None, Airflow's False":
+        "what tasks keep in their store is deleted only on demand, as before Airflow 3.4",
     "list_backfills: parameter dag_id: required": "without a DAG, all backfills are listed",
     "logout: authentication": "it redirects to the login with or without a token",
     "schema JsonValue: is missing": "it is Airflow's name of an unrestricted value",
     "trigger_dag_run: parameter dag_id: is string, Airflow's anything": IDS,
 }
+DIFFERENCES.update({
+    f"{name}: parameter region_index: minimum -1, Airflow's None": "no region has a smaller index"
+    for name in ("get_hitl_detail", "get_hitl_detail_try_detail", "patch_task_group_instances",
+                 "patch_task_group_instances_dry_run", "patch_task_instance", "patch_task_instance_by_map_index",
+                 "patch_task_instance_dry_run", "patch_task_instance_dry_run_by_map_index", "update_hitl_detail")
+})
 METHODS = ("get", "post", "put", "patch", "delete")
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "minLength", "maxLength", "pattern", "minItems")
 
 
-def main(url, username, password, wheel):
+def main(url, username, password, wheel, mode="same"):
+    Schemas.no_less = mode == "older"
     ours = fixtures.Server(url, username, password).expect_success("GET", "/openapi.json")
     theirs = next(operations.described(wheel))
     wrong = []
@@ -44,10 +61,11 @@ def main(url, username, password, wheel):
         wrong += compare(name, our_operation, their_operation, ours, theirs)
     names = ours["components"]["schemas"], theirs["components"]["schemas"]
     wrong += [f"schema {name}: is missing" for name in names[1] if name not in names[0]]
-    wrong += [f"schema {name}: is not Airflow's" for name in names[0] if name not in names[1]]
+    wrong += [f"schema {name}: is not Airflow's" for name in names[0] if name not in names[1] and not Schemas.no_less]
     unused = [difference for difference in DIFFERENCES if difference not in wrong]
     wrong = [difference for difference in wrong if difference not in DIFFERENCES]
-    wrong += [f"is listed but does not occur: {difference}" for difference in unused]
+    if not Schemas.no_less:
+        wrong += [f"is listed but does not occur: {difference}" for difference in unused]
     wrong += generators.problems(ours, url, fixtures.Server(url, username, password).token)
     return fixtures.report("descriptions", sorted(wrong), len(both))
 
@@ -57,7 +75,7 @@ def pairs(ours, theirs, wrong):
     additional one, and one with another method or path."""
     our_operations, their_operations = [dict(operations_of(document)) for document in (ours, theirs)]
     wrong += [f"{name}: is missing" for name in their_operations if name not in our_operations]
-    wrong += [f"{name}: is not Airflow's" for name in our_operations if name not in their_operations]
+    wrong += [f"{name}: is not Airflow's" for name in our_operations if name not in their_operations and not Schemas.no_less]
     for name, (path, their_operation) in their_operations.items():
         if name not in our_operations:
             continue
@@ -84,7 +102,7 @@ def compare(name, our_operation, their_operation, ours, theirs):
     if bool(our_operation.get("security")) != bool(their_operation.get("security")):
         yield f"{name}: authentication"
     our, their = set(our_operation["responses"]), set(their_operation["responses"])
-    if our != their:
+    if their - our if Schemas.no_less else our != their:
         yield f"{name}: statuses {' '.join(sorted(our - their))}, Airflow's {' '.join(sorted(their - our))}"
     yield from parameters(name, our_operation, their_operation, ours, theirs)
     request_bodies = our_operation.get("requestBody"), their_operation.get("requestBody")
@@ -100,7 +118,7 @@ def parameters(name, our_operation, their_operation, ours, theirs):
         {(parameter["in"], parameter["name"]): parameter for parameter in operation["parameters"] if parameter["name"] != "accept"}
         for operation in (our_operation, their_operation)
     ]
-    for key in sorted(set(our) ^ set(their)):
+    for key in sorted(set(their) - set(our) if Schemas.no_less else set(our) ^ set(their)):
         yield f"{name}: parameter {key[1]} in {key[0]}: {'is missing' if key in their else 'is not Airflow’s'}"
     for key in sorted(set(our) & set(their)):
         where = f"{name}: parameter {key[1]}"
@@ -130,6 +148,9 @@ class Schemas:
 
     bounds = BOUNDS
     takes_null = True
+    is_answer = False
+    # True to compare with an earlier version, which has less.
+    no_less = False
 
     def __init__(self, ours, theirs):
         self.documents = (ours, theirs)
@@ -147,13 +168,24 @@ class Schemas:
             self.seen.add(names[0])
             where = f"{where}: {names[1]}"
         alternatives = [self.alternatives(schema, index) for index, schema in enumerate((our_schema, their_schema))]
-        if self.default(our_schema) != self.default(their_schema) and self.default(their_schema) is not None:
+        defaults = self.default(our_schema), self.default(their_schema)
+        if defaults[0] != defaults[1] and defaults[1] is not None and not self.no_less:
             yield f"{where}: default {self.default(our_schema)}, Airflow's {self.default(their_schema)}"
         keys = [[self.key(schema, index) for schema in found] for index, found in enumerate(alternatives)]
-        if not self.fits(sorted(keys[0]), sorted(keys[1])):
+        if self.no_less and "anything" in keys[0] + keys[1]:
+            return
+        if not (self.fits_older if self.no_less else self.fits)(sorted(keys[0]), sorted(keys[1])):
             yield f"{where}: is {' or '.join(sorted(keys[0]))}, Airflow's {' or '.join(sorted(keys[1]))}"
             return
         if keys[1] == ["anything"]:
+            return
+        if self.no_less:
+            # What an earlier client sends fits one of our alternatives, and what we answer fits one of its own.
+            fixed, free = (0, 1) if self.is_answer else (1, 0)
+            for schema, key in zip(alternatives[fixed], keys[fixed], strict=True):
+                candidates = [other for other, other_key in zip(alternatives[free], keys[free], strict=True) if other_key == key]
+                pairs = [(schema, other) if self.is_answer else (other, schema) for other in candidates]
+                yield from min((list(self.same(where, *pair)) for pair in pairs), key=len)
             return
         for schema, key in zip(alternatives[0], keys[0], strict=True):
             yield from self.same(where, schema, alternatives[1][keys[1].index(key)])
@@ -163,6 +195,9 @@ class Schemas:
 
     def fits(self, our, their):
         return our == their
+
+    def fits_older(self, our, their):
+        return set(their) <= set(our)
 
     def alternatives(self, schema, index):
         """Returns the alternatives of a schema, each with a single type; references are resolved."""
@@ -191,26 +226,35 @@ class Schemas:
         """Returns a text that identifies the type of an alternative."""
         words = schema.get("enum", [schema["const"]] if "const" in schema else None)
         if words is not None:
+            if self.no_less:
+                return "string"
             return "one of " + json.dumps(sorted(words))
         kind = schema.get("type", "anything")
         if kind in ("integer", "number"):
             return kind
-        if kind == "object" and "properties" in schema:
+        if kind == "object" and "properties" in schema and not self.no_less:
             return "object of " + ",".join(sorted(schema["properties"]))
-        if kind == "array":
+        if kind == "array" and not self.no_less:
             alternatives = self.alternatives(schema.get("items", {}), index)
             return "array of " + " or ".join(sorted(self.key(alternative, index) for alternative in alternatives))
         return f"{kind} {schema['format']}" if "format" in schema else kind
 
     def same(self, where, our_schema, their_schema):
+        # A schema may contain itself.
+        pair = id(our_schema), id(their_schema)
+        if pair in self.seen:
+            return
+        self.seen.add(pair)
         if their_schema.get("exclusiveMinimum") == 0 and their_schema.get("type") == "integer":
             their_schema = {**their_schema, "exclusiveMinimum": None, "minimum": 1}
-        for bound in self.bounds:
+        for bound in () if self.no_less else self.bounds:
             if our_schema.get(bound) != their_schema.get(bound):
                 yield f"{where}: {bound} {our_schema.get(bound)}, Airflow's {their_schema.get(bound)}"
         if "items" in our_schema and "items" in their_schema:
             yield from self.compare(f"{where}[]", our_schema["items"], their_schema["items"])
         our, their = our_schema.get("properties", {}), their_schema.get("properties", {})
+        if self.no_less:
+            yield from (f"{where}.{name}: is missing" for name in sorted(set(their) - set(our)) if our)
         yield from self.required(where, set(our_schema.get("required", [])), set(their_schema.get("required", [])))
         extra = [schema.get("additionalProperties", True) for schema in (our_schema, their_schema)]
         if all(isinstance(schema, dict) for schema in extra):
@@ -226,7 +270,7 @@ class RequestSchemas(Schemas):
         return schema.get("default")
 
     def required(self, where, our, their):
-        if our != their:
+        if our - their if self.no_less else our != their:
             yield f"{where}: required {sorted(our - their)}, Airflow's {sorted(their - our)}"
 
 
@@ -236,6 +280,10 @@ class QuerySchemas(RequestSchemas):
 
 class AnswerSchemas(Schemas):
     bounds = ()
+    is_answer = True
+
+    def fits_older(self, our, their):
+        return set(our) <= set(their)
 
     def fits(self, our, their):
         """True if our alternatives are a subset of Airflow's."""

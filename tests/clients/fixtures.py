@@ -20,7 +20,7 @@ IDS = {
     "dag_id": "shown", "dag_run_id": "first", "task_id": "group.one", "map_index": "-1", "xcom_key": "return_value",
     "asset_alias_id": "1", "backfill_id": "1", "connection_id": "there", "pool_name": "there",
     "variable_key": "there", "event_log_id": "1", "version_number": "1", "try_number": "1",
-    "task_try_number": "1", "run_id": "first", "group_id": "group", "section": "core", "option": "parallelism",
+    "task_try_number": "1", "run_id": "first", "group_id": "group", "bundle_name": "workspace", "callback_id": "00000000-0000-0000-0000-000000000000", "section": "core", "option": "parallelism",
     "key": "there", "identifier": "group", "airflow_connection_test_token": "none",
 }
 # Statuses of operations that the server refuses by default, as Airflow does.
@@ -46,6 +46,7 @@ BODIES = {
     "get_list_dag_runs_batch": {}, "get_task_instances_batch": {},
     "clear_dag_runs": {"dry_run": False, "dag_runs": [{"dag_run_id": "second"}]},
     "clear_dag_run_partitions": {"dry_run": True, "run_id": "first"},
+    "bulk_dags": {"actions": [{"action": "update", "entities": [{"dag_id": "shown", "scheduling_state": "active"}]}]},
     "patch_dags": {"is_paused": False}, "patch_dag": {"is_paused": False},
     "patch_pool": {"pool": "there", "slots": 3, "include_deferred": True}, "post_pool": {"name": "new", "slots": 1},
     "bulk_pools": {"actions": [{"action": "create", "entities": [{"name": "bulk", "slots": 1}]}]},
@@ -68,6 +69,9 @@ QUERIES = {
     "structure_data": {"dag_id": "shown", "external_dependencies": "true"},
     "get_grid_ti_summaries_stream": {"run_ids": "first"},
     "get_pending_partitioned_dag_run": {"partition_key": "2026-01-01"},
+    "get_dag_version_diff": {"base_version_number": 1, "target_version_number": 1},
+    "get_dag_run_state_counts_ui": {"dag_ids": "shown"},
+    "get_recent_task_instance_state_counts_ui": {"dag_run_ids": "first"},
 }
 
 

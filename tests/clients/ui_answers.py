@@ -109,11 +109,17 @@ def masked(value, key=""):
     return value
 
 
+# Fields of Airflow 3.4, which the recorded answers of 3.3 lack.
+NEWER = ("scheduling_state",)
+
+
 def differences(expected, found, where):
     if isinstance(expected, dict) and isinstance(found, dict):
         for name in sorted(set(expected) | set(found)):
             if name not in found:
                 yield f"{where}.{name}: is missing, Airflow's {expected[name]!r}"
+            elif name in NEWER:
+                continue
             elif name not in expected:
                 yield f"{where}.{name}: {found[name]!r}, Airflow has no such field"
             else:

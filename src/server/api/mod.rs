@@ -10,6 +10,7 @@ pub mod instance_path;
 pub mod ops;
 pub mod prelude;
 pub mod redact;
+pub mod regions;
 pub mod run;
 pub mod store;
 pub mod views;
@@ -21,7 +22,7 @@ use crate::login::auth;
 use asset::{asset_events, assets, queued_events};
 use axum::http::Method;
 use axum::routing::MethodFilter;
-use dag::{dag_facts, dag_files, dag_versions, dags, tasks};
+use dag::{dag_bundles, dag_facts, dag_files, dag_version_diff, dag_versions, dags, dags_bulk, tasks};
 use instance::mark::{self, InstanceQuery};
 use instance::{clear, extra_links, hitl, mark_bulk, task_dependencies, task_instances, task_logs, tries, xcoms};
 use ops::{config, event_logs, health, monitor, plugins, providers};
@@ -43,14 +44,15 @@ pub fn open_routes() -> Routes {
 
 /// Routes about DAGs, their runs, assets and backfills; they wait for the first scan of the DAG files.
 pub fn dag_routes() -> Routes {
-    Routes::new(&["DAG"])
+    let routes = Routes::new(&["DAG"])
         .get("/dags", "get_dags", &[], dags::list)
         .patch("/dags", "patch_dags", &[400, 404], dags::patch_several)
+        .patch("/dags/bulk", "bulk_dags", &[], dags_bulk::bulk)
         .get("/dags/{dag_id}", "get_dag", &[400, 404], dags::get)
         .patch("/dags/{dag_id}", "patch_dag", &[400, 404], dags::patch)
         .delete("/dags/{dag_id}", "delete_dag", &[400, 404, 409], dags::delete)
         .get("/dags/{dag_id}/details", "get_dag_details", &[400, 404], dags::details)
-        .post("/dags/{dag_id}/favorite", "favorite_dag", &[404], dags::favorite)
+        .post("/dags/{dag_id}/favorite", "favorite_dag", &[404, 409], dags::favorite)
         .post("/dags/{dag_id}/unfavorite", "unfavorite_dag", &[404, 409], dags::unfavorite)
         .get("/dagTags", "get_dag_tags", &[], dag_facts::tags)
         .tags(&["DAG Parsing"])
@@ -67,6 +69,12 @@ pub fn dag_routes() -> Routes {
         .tags(&["DagVersion"])
         .get("/dags/{dag_id}/dagVersions", "get_dag_versions", &[404], dag_versions::list)
         .get("/dags/{dag_id}/dagVersions/{version_number}", "get_dag_version", &[404], dag_versions::get)
+        .tags(&["DagVersion", "experimental"])
+        .get("/dags/{dag_id}/dagVersions/diff", "get_dag_version_diff", &[400, 404], dag_version_diff::get)
+        .tags(&["Dag Bundle"])
+        .get("/dagBundles", "get_dag_bundles", &[], dag_bundles::list)
+        .get("/dagBundles/{bundle_name}", "get_dag_bundle", &[404], dag_bundles::get)
+        .get("/dagBundles/{bundle_name}/files", "get_dag_bundle_files", &[404], dag_bundles::files)
         .tags(&["Task"])
         .get("/dags/{dag_id}/tasks", "get_tasks", &[400, 404], tasks::list)
         .get("/dags/{dag_id}/tasks/{task_id}", "get_task", &[400, 404], tasks::get)
@@ -75,7 +83,8 @@ pub fn dag_routes() -> Routes {
         .merge(hitl_routes())
         .merge(task_store_routes())
         .merge(asset_routes())
-        .merge(backfill_routes())
+        .merge(backfill_routes());
+    regions::accepted_by(routes)
 }
 
 fn run_routes() -> Routes {
@@ -97,7 +106,7 @@ fn run_routes() -> Routes {
         .post(&run_path("/clear"), "clear_dag_run", &[404], clear_runs::clear_run)
         .get(&run_path("/upstreamAssetEvents"), "get_upstream_asset_events", &[404], asset_events::upstream)
         .tags(&["DagRun", "experimental"])
-        .get(&run_path("/wait"), "wait_dag_run_until_finished", &[404], dag_run_wait::wait)
+        .get(&run_path("/wait"), "wait_dag_run_until_finished", &[404, 409], dag_run_wait::wait)
 }
 
 const INSTANCES: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances";
@@ -113,9 +122,9 @@ fn task_instance_routes() -> Routes {
         .post("/dags/{dag_id}/clearTaskInstances", "post_clear_task_instances", &[400, 404, 409], clear::task_instances)
         .get(INSTANCES, "get_task_instances", &[400, 404], task_instances::list)
         .patch(INSTANCES, "bulk_task_instances", &[], mark_bulk::task_instances)
-        .get(&task_path(""), "get_task_instance", &[404], task_instances::get)
+        .get(&task_path(""), "get_task_instance", &[400, 404, 409], task_instances::get)
         .patch(&task_path(""), "patch_task_instance", &[400, 404, 409], mark::patch::<InstanceQuery>)
-        .delete(&task_path(""), "delete_task_instance", &[404], mark::delete)
+        .delete(&task_path(""), "delete_task_instance", &[400, 404, 409], mark::delete)
         // Not routed as `/list` because of tasks named `list`, as for runs.
         .route(MethodFilter::POST, &task_path(""), task_instances::list_by_body)
         .document(
@@ -125,13 +134,18 @@ fn task_instance_routes() -> Routes {
             &[404],
             task_instances::list_by_body,
         )
-        .patch(&task_path("/dry_run"), "patch_task_instance_dry_run", &[400, 404], mark::dry_run::<InstanceQuery>)
-        .get(&task_path("/listMapped"), "get_mapped_task_instances", &[404], tasks::list_mapped)
-        .get(&task_path("/dependencies"), "get_task_instance_dependencies", &[404], task_dependencies::get)
-        .get(&task_path("/tries"), "get_task_instance_tries", &[404], tries::list)
-        .get(&task_path(TRY_PATH), "get_task_instance_try_details", &[404], tries::get)
-        .get(&task_path("/logs/{try_number}"), "get_log", &[404], task_logs::get)
-        .get(&task_path("/externalLogUrl/{try_number}"), "get_external_log_url", &[400, 404], task_logs::external_url)
+        .patch(&task_path("/dry_run"), "patch_task_instance_dry_run", &[400, 404, 409], mark::dry_run::<InstanceQuery>)
+        .get(&task_path("/listMapped"), "get_mapped_task_instances", &[400, 404], tasks::list_mapped)
+        .get(&task_path("/dependencies"), "get_task_instance_dependencies", &[400, 404, 409], task_dependencies::get)
+        .get(&task_path("/tries"), "get_task_instance_tries", &[400, 404, 409], tries::list)
+        .get(&task_path(TRY_PATH), "get_task_instance_try_details", &[400, 404, 409], tries::get)
+        .get(&task_path("/logs/{try_number}"), "get_log", &[400, 404, 409], task_logs::get)
+        .get(
+            &task_path("/externalLogUrl/{try_number}"),
+            "get_external_log_url",
+            &[400, 404, 409],
+            task_logs::external_url,
+        )
 }
 
 const TRY_PATH: &str = "/tries/{task_try_number}";
@@ -139,34 +153,34 @@ const TRY_PATH: &str = "/tries/{task_try_number}";
 fn mapped_instance_routes() -> Routes {
     let mapped_path = |path: &str| format!("{INSTANCES}/{{task_id}}/{{map_index}}{path}");
     Routes::new(&["Task Instance"])
-        .get(&mapped_path(""), "get_mapped_task_instance", &[404], tasks::get_mapped_instance)
+        .get(&mapped_path(""), "get_mapped_task_instance", &[400, 404, 409], tasks::get_mapped_instance)
         .patch(&mapped_path(""), "patch_task_instance_by_map_index", &[400, 404, 409], mark::patch::<UpdateMaskQuery>)
         .patch(
             &mapped_path("/dry_run"),
             "patch_task_instance_dry_run_by_map_index",
-            &[400, 404],
+            &[400, 404, 409],
             mark::dry_run::<UpdateMaskQuery>,
         )
         .get(
             &mapped_path("/dependencies"),
             "get_task_instance_dependencies_by_map_index",
-            &[404],
+            &[400, 404, 409],
             task_dependencies::get_mapped,
         )
-        .get(&mapped_path("/tries"), "get_mapped_task_instance_tries", &[404], tries::list_mapped)
-        .get(&mapped_path(TRY_PATH), "get_mapped_task_instance_try_details", &[404], tries::get_mapped)
+        .get(&mapped_path("/tries"), "get_mapped_task_instance_tries", &[400, 404, 409], tries::list_mapped)
+        .get(&mapped_path(TRY_PATH), "get_mapped_task_instance_try_details", &[400, 404, 409], tries::get_mapped)
 }
 
 fn group_instance_routes() -> Routes {
     const GROUP: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskGroupInstances/{group_id}";
     Routes::new(&["Task Instance"])
         .patch(GROUP, "patch_task_group_instances", &[400, 404, 409], mark::patch_group)
-        .patch(&format!("{GROUP}/dry_run"), "patch_task_group_instances_dry_run", &[400, 404], mark::dry_run_group)
+        .patch(&format!("{GROUP}/dry_run"), "patch_task_group_instances_dry_run", &[400, 404, 409], mark::dry_run_group)
 }
 
 fn extra_link_routes() -> Routes {
     let path = format!("{INSTANCES}/{{task_id}}/links");
-    Routes::new(&["Extra Links", "Task Instance"]).get(&path, "get_extra_links", &[404], extra_links::links)
+    Routes::new(&["Extra Links", "Task Instance"]).get(&path, "get_extra_links", &[400, 404, 409], extra_links::links)
 }
 
 /// Human-in-the-loop routes.
@@ -174,10 +188,10 @@ fn hitl_routes() -> Routes {
     const OF_RUN: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/hitlDetails";
     const ONE: &str = "/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/hitlDetails";
     Routes::new(&["Task Instance"])
-        .get(OF_RUN, "get_hitl_details", &[], hitl::list)
-        .get(ONE, "get_hitl_detail", &[404], hitl::get)
+        .get(OF_RUN, "get_hitl_details", &[400], hitl::list)
+        .get(ONE, "get_hitl_detail", &[400, 404, 409], hitl::get)
         .patch(ONE, "update_hitl_detail", &[400, 404, 409], hitl::answer)
-        .get(&format!("{ONE}/tries/{{try_number}}"), "get_hitl_detail_try_detail", &[404], hitl::get_for_try)
+        .get(&format!("{ONE}/tries/{{try_number}}"), "get_hitl_detail_try_detail", &[400, 404, 409], hitl::get_for_try)
 }
 
 /// XComs and state stores of tasks.
@@ -188,16 +202,16 @@ fn task_store_routes() -> Routes {
     Routes::new(&["XCom"])
         .get(ENTRIES, "get_xcom_entries", &[400, 404], xcoms::list)
         .post(ENTRIES, "create_xcom_entry", &[400, 404, 409], xcoms::create)
-        .get(entry, "get_xcom_entry", &[400, 404], xcoms::get)
-        .patch(entry, "update_xcom_entry", &[400, 404], xcoms::update)
-        .delete(entry, "delete_xcom_entry", &[400, 404], xcoms::delete)
+        .get(entry, "get_xcom_entry", &[400, 404, 409], xcoms::get)
+        .patch(entry, "update_xcom_entry", &[400, 404, 409], xcoms::update)
+        .delete(entry, "delete_xcom_entry", &[400, 404, 409], xcoms::delete)
         .tags(&["Task State Store"])
-        .get(STORE, "list_task_state_store", &[], state_stores::task_list)
-        .delete(STORE, "clear_task_state_store", &[404], state_stores::task_clear)
-        .get(state_entry, "get_task_state_store", &[404], state_stores::task_get)
-        .put(state_entry, "set_task_state_store", &[404], state_stores::task_set)
-        .patch(state_entry, "patch_task_state_store", &[404], state_stores::task_patch)
-        .delete(state_entry, "delete_task_state_store", &[404], state_stores::task_delete)
+        .get(STORE, "list_task_state_store", &[400, 404, 409], state_stores::task_list)
+        .delete(STORE, "clear_task_state_store", &[400, 404, 409], state_stores::task_clear)
+        .get(state_entry, "get_task_state_store", &[400, 404, 409], state_stores::task_get)
+        .put(state_entry, "set_task_state_store", &[400, 404, 409], state_stores::task_set)
+        .patch(state_entry, "patch_task_state_store", &[400, 404, 409], state_stores::task_patch)
+        .delete(state_entry, "delete_task_state_store", &[400, 404, 409], state_stores::task_delete)
 }
 
 fn asset_routes() -> Routes {
@@ -236,6 +250,7 @@ fn backfill_routes() -> Routes {
         .post("/backfills", "create_backfill", CREATE_ERRORS, backfills::create)
         .post("/backfills/dry_run", "create_backfill_dry_run", CREATE_ERRORS, backfills::dry_run)
         .get("/backfills/{backfill_id}", "get_backfill", &[404], backfills::get)
+        .get("/backfills/{backfill_id}/dag_runs", "list_backfill_dag_runs", &[404], backfills::runs)
         .put("/backfills/{backfill_id}/pause", "pause_backfill", CHANGE_ERRORS, backfills::pause)
         .put("/backfills/{backfill_id}/unpause", "unpause_backfill", CHANGE_ERRORS, backfills::unpause)
         .put("/backfills/{backfill_id}/cancel", "cancel_backfill", CHANGE_ERRORS, backfills::cancel)
@@ -253,7 +268,7 @@ pub fn variable_and_connection_routes() -> Routes {
     const TEST: &str = "/connections/enqueue-test";
     Routes::new(&["Variable"])
         .get("/variables", "get_variables", &[], variables::list)
-        .post("/variables", "post_variable", &[409], variables::create)
+        .post("/variables", "post_variable", &[404, 409], variables::create)
         .patch("/variables", "bulk_variables", &[], variables::bulk)
         .get(VARIABLE, "get_variable", &[404], variables::get)
         .patch(VARIABLE, "patch_variable", &[400, 404], variables::patch)
@@ -267,7 +282,7 @@ pub fn variable_and_connection_routes() -> Routes {
         .delete(CONNECTION, "delete_connection", &[404], connections::delete)
         // Not routed as `/test`, which would answer 405 to a GET of a connection named `test`; the handler dispatches.
         .route(MethodFilter::POST, CONNECTION, connections::post_by_word)
-        .document(Method::POST, "/connections/test", "test_connection", &[], connections::test)
+        .document(Method::POST, "/connections/test", "test_connection", &[400], connections::test)
         .document(
             Method::POST,
             "/connections/defaults",
@@ -283,7 +298,7 @@ pub fn variable_and_connection_routes() -> Routes {
 pub fn other_routes() -> Routes {
     const OPTION: &str = "/config/section/{section}/option/{option}";
     const POOL: &str = "/pools/{*pool_name}";
-    Routes::new(&["Pool"])
+    let routes = Routes::new(&["Pool"])
         .get("/pools", "get_pools", &[], pools::list)
         .post("/pools", "post_pool", &[409], pools::create)
         .patch("/pools", "bulk_pools", &[], pools::bulk)
@@ -296,11 +311,12 @@ pub fn other_routes() -> Routes {
         .get("/config", "get_config", &[404, 406], config::get)
         .get(OPTION, "get_config_value", &[404, 406], config::get_value)
         .tags(&["Event Log"])
-        .get("/eventLogs", "get_event_logs", &[], event_logs::list)
+        .get("/eventLogs", "get_event_logs", &[400], event_logs::list)
         .get("/eventLogs/{event_log_id}", "get_event_log", &[404], event_logs::get)
         .tags(&["Plugin"])
         .get("/plugins", "get_plugins", &[], plugins::list)
-        .get("/plugins/importErrors", "import_errors", &[], plugins::import_errors)
+        .get("/plugins/importErrors", "import_errors", &[], plugins::import_errors);
+    regions::accepted_by(routes)
 }
 
 /// Every operation, for the OpenAPI document.

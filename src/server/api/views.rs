@@ -181,6 +181,7 @@ view! {
         dag_display_name: String = run.key.dag_id,
         partition_key: Option<String> = run.partition.as_ref().map(|partition| partition.key.clone()),
         partition_date: Option<Stamp> = run.partition.and_then(|partition| partition.date).map(Stamp),
+        team_name: Option<String> = None,
     }
 }
 
@@ -191,7 +192,9 @@ view! {
     pub fn import_error(error: ImportError) {
         import_error_id: i64 = error.id,
         timestamp: Stamp = Stamp(error.created_at),
+        file_token: String = file_token(&error.filename),
         filename: String,
+        source_reference: Option<String> = None,
         bundle_name: Option<&'static str> = Some(BUNDLE),
         stack_trace: String,
     }

@@ -119,6 +119,13 @@ pub enum Kind {
     Date,
     /// A map index, at least -1.
     MapIndex,
+    Uuid,
+    /// An integer of at least zero.
+    Count,
+    /// An integer greater than zero.
+    Positive,
+    /// An integer greater than zero and at most this.
+    UpTo(i64),
     /// A number of seconds, greater than zero.
     Seconds,
     OneOf(&'static [&'static str]),
@@ -170,6 +177,10 @@ impl Kind {
             Self::Time => json!({"type": "string", "format": "date-time"}),
             Self::Date => json!({"type": "string", "format": "date"}),
             Self::MapIndex => json!({"type": "integer", "minimum": -1}),
+            Self::Count => json!({"type": "integer", "minimum": 0}),
+            Self::Positive => json!({"type": "integer", "minimum": 1}),
+            Self::UpTo(most) => json!({"type": "integer", "minimum": 1, "maximum": most}),
+            Self::Uuid => json!({"type": "string", "format": "uuid"}),
             Self::Seconds => json!({"type": "number", "exclusiveMinimum": 0}),
             Self::OneOf(values) => json!({"type": "string", "enum": values}),
             Self::Texts => json!({"type": "array", "items": {"type": "string"}}),

@@ -155,6 +155,13 @@ impl Params {
         self.parse(name, "int_parsing", |_| message.to_owned())
     }
 
+    /// Parses an integer greater than zero that must be given.
+    pub fn required_number(&self, name: &str) -> ApiResult<i32> {
+        let number = self.at_least(1, name)?;
+        let missing = || ApiError::unprocessable(&[self.location, name], "missing", "Field required");
+        number.map(|number| i32::try_from(number).unwrap_or(i32::MAX)).ok_or_else(missing)
+    }
+
     /// Parses `map_index`; -1 means not mapped.
     pub fn map_index(&self) -> ApiResult<Option<i32>> {
         let index = self.at_least(-1, "map_index")?;

@@ -76,7 +76,8 @@ pub async fn answer(
 ) -> JsonAnswer {
     let transaction = client.transaction().await?;
     let key = query.key();
-    let answer = Answer { chosen_options: query.chosen_options, params_input: query.params_input };
+    let answer =
+        Answer { chosen_options: query.chosen_options, params_input: query.params_input, request_created_at: None };
     let detail = match request_keys::record(&transaction, &headers).await? {
         Attempt::First => hitl::record_answer(&transaction, &key, &answer, None).await,
         Attempt::Repeated => hitl::get(&transaction, &key).await?.ok_or(hitl::Refusal::NotAsked),

@@ -6,10 +6,13 @@ use std::process::Command;
 
 const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/requirements.txt");
 
-/// A Python with the clients, and the wheel with Airflow's OpenAPI files.
+/// A Python with the clients, and wheels with Airflow's OpenAPI files.
 pub struct Clients {
     pub python: PathBuf,
+    /// Of the version of the web UI.
     pub wheel: PathBuf,
+    /// Of the newest version that was tried.
+    pub newest_wheel: PathBuf,
 }
 
 impl Clients {
@@ -18,24 +21,30 @@ impl Clients {
         let _lock = cache_lock("lock-clients");
         let folder = cache().join("clients");
         let requirements = std::fs::read_to_string(REQUIREMENTS).unwrap();
-        let core = format!("apache_airflow_core-{}-py3-none-any.whl", leoflow::web_ui::version());
-        let clients = Self { python: folder.join("bin/python"), wheel: folder.join(&core) };
+        let versions = [leoflow::web_ui::version(), super::airflow::newest_version()];
+        let [wheel, newest_wheel] =
+            versions.map(|version| folder.join(format!("apache_airflow_core-{version}-py3-none-any.whl")));
+        let clients = Self { python: folder.join("bin/python"), wheel, newest_wheel };
         let completion_marker = folder.join("requirements.txt");
-        if std::fs::read_to_string(&completion_marker).is_ok_and(|text| text == requirements) && clients.wheel.exists()
+        if std::fs::read_to_string(&completion_marker).is_ok_and(|text| text == requirements)
+            && clients.wheel.exists()
+            && clients.newest_wheel.exists()
         {
             return Some(clients);
         }
         let _ = std::fs::remove_dir_all(&folder);
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d"]);
-        pip.arg(&folder).arg(format!("apache-airflow-core=={}", leoflow::web_ui::version()));
+        let download = |version: &str| {
+            let mut pip = Command::new("python3");
+            pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d"]);
+            run_uncached(pip.arg(&folder).arg(format!("apache-airflow-core=={version}")))
+        };
         let is_installed = run_uncached(Command::new(uv()).args(["venv", "--quiet"]).arg(&folder))
             && run_uncached(
                 Command::new(uv())
                     .args(["pip", "install", "--quiet", "-r", REQUIREMENTS, "--python"])
                     .arg(&clients.python),
             )
-            && run_uncached(&mut pip);
+            && versions.into_iter().all(download);
         if !is_installed {
             return None;
         }

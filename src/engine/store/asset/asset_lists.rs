@@ -10,9 +10,10 @@ use crate::store::rows::{self, fetch_all, fetch_one, fetch_optional, from_row};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::collections::HashMap;
 use tokio_postgres::Row;
+use tokio_postgres::types::Json;
 
 from_row! {
     /// An asset, with the DAGs that it schedules and the tasks that produce or read it.
@@ -312,7 +313,7 @@ list_fields! {
 
 list_fields! {
     /// Fields of asset events, for lists.
-    AssetEventField, key: [Id];
+    AssetEventField, key: [Id], filter: AssetEventFilter;
     Id = whole("e.id"),
     HappenedAt = time("e.happened_at"),
     AssetId = whole("e.asset_id"),
@@ -321,6 +322,23 @@ list_fields! {
     SourceTaskId = text("e.source_task_id"),
     SourceRunId = text("e.source_run_id"),
     SourceMapIndex = whole("e.source_map_index"),
+    PartitionKey = text("e.partition_key"),
+}
+
+/// Filters of asset events.
+#[derive(Debug, Default)]
+pub struct AssetEventFilter {
+    /// A regular expression.
+    pub partition_key_matches: Option<String>,
+    /// Fields that `extra` must have.
+    pub extra: Option<Map<String, Value>>,
+}
+
+impl Filter for AssetEventFilter {
+    fn add_to(self, conditions: &mut Conditions) {
+        conditions.maybe("e.partition_key ~ {}", self.partition_key_matches);
+        conditions.maybe("e.extra::jsonb @> {}", self.extra.map(Json));
+    }
 }
 
 from_row! {

@@ -160,7 +160,7 @@ pub async fn add_event(
             OR s.kind = 'uri' AND s.uri = a.uri
             OR s.kind = 'alias' AND EXISTS (SELECT FROM asset_alias_asset l JOIN asset_alias n ON n.id = l.alias_id
                                             WHERE n.name = s.name AND l.asset_id = a.id))
-        JOIN dag d ON d.dag_id = s.dag_id AND d.is_active AND NOT d.is_paused
+        JOIN dag d ON d.dag_id = s.dag_id AND d.is_active AND NOT d.is_paused AND NOT d.is_draining
         JOIN dag_version v ON v.id = d.current_version_id
         WHERE a.id = $1"
     );
@@ -196,7 +196,7 @@ pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<()> {
     let query = format!(
         "
         SELECT d.dag_id, v.id, v.structure FROM dag d JOIN dag_version v ON v.id = d.current_version_id
-        WHERE d.is_active AND NOT d.is_paused AND EXISTS (SELECT FROM asset_queue q WHERE q.dag_id = d.dag_id)
+        WHERE d.is_active AND NOT d.is_paused AND NOT d.is_draining AND EXISTS (SELECT FROM asset_queue q WHERE q.dag_id = d.dag_id)
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
           AND ({WAITS_AT_TIMES}) IS NOT TRUE AND {BELOW_MAX_ACTIVE_RUNS}
         ORDER BY d.dag_id FOR UPDATE OF d SKIP LOCKED"

@@ -177,7 +177,7 @@ pub(crate) async fn make_runs(client: &mut ClientWrapper) -> Result<bool> {
     let query = format!(
         "SELECT d.current_version_id, p.id, p.partition_key, p.partition_date, p.definition
          FROM asset_partition p JOIN dag d USING (dag_id)
-         WHERE p.has_news AND d.is_active AND d.current_version_id IS NOT NULL
+         WHERE p.has_news AND d.is_active AND NOT d.is_draining AND d.current_version_id IS NOT NULL
            AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
          ORDER BY p.id LIMIT {BATCH_SIZE} FOR UPDATE OF p SKIP LOCKED"
     );

@@ -44,6 +44,33 @@ pub async fn files(client: &impl GenericClient) -> Result<Vec<(String, String)>>
     fetch_all(client, "SELECT dag_id, fileloc FROM dag ORDER BY dag_id", &[]).await
 }
 
+from_row! {
+    /// A file of the workspace that defines DAGs or cannot be imported.
+    #[derive(Debug)]
+    pub struct FileFacts {
+        pub relative_fileloc: String,
+        pub dag_count: i64,
+        pub last_parsed_at: Option<Timestamp>,
+        /// Seconds.
+        pub last_parse_duration: Option<f64>,
+        pub import_error_count: i64,
+    }
+}
+
+/// The files with active DAGs, and those that cannot be imported.
+pub async fn files_of_workspace(client: &impl GenericClient) -> Result<Vec<FileFacts>> {
+    let query = "
+        SELECT coalesce(d.relative_fileloc, e.filename) AS relative_fileloc, coalesce(d.count, 0) AS dag_count,
+               d.last_parsed_at, d.last_parse_duration, count(e.id) AS import_error_count
+        FROM (SELECT fileloc, min(relative_fileloc) AS relative_fileloc, count(*) AS count,
+                     max(last_parsed_at) AS last_parsed_at, max(last_parse_duration) AS last_parse_duration
+              FROM dag WHERE is_active GROUP BY fileloc) d
+        FULL JOIN import_error e ON e.filename = d.fileloc
+        GROUP BY d.fileloc, d.relative_fileloc, e.filename, d.count, d.last_parsed_at, d.last_parse_duration
+        ORDER BY 1";
+    fetch_all(client, query, &[]).await
+}
+
 /// The path of a DAG's file; `None` if there is no such DAG.
 pub async fn file(client: &impl GenericClient, dag_id: &str) -> Result<Option<String>> {
     fetch_optional(client, "SELECT fileloc FROM dag WHERE dag_id = $1", &[&dag_id]).await

@@ -15,6 +15,8 @@ use crate::store::{Result, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Json;
@@ -24,6 +26,7 @@ use tokio_postgres::types::Json;
 pub struct Dag {
     pub dag_id: String,
     pub is_paused: bool,
+    pub is_draining: bool,
     pub is_active: bool,
     pub is_favorite: bool,
     pub fileloc: String,
@@ -56,6 +59,7 @@ fn read(row: &Row, structure: Arc<Structure>) -> Dag {
     Dag {
         dag_id: row.get("dag_id"),
         is_paused: row.get("is_paused"),
+        is_draining: row.get("is_draining"),
         is_active: row.get("is_active"),
         is_favorite: row.get("is_favorite"),
         fileloc: row.get("fileloc"),
@@ -108,27 +112,58 @@ pub async fn is_paused(client: &impl GenericClient, dag_id: &str) -> Result<bool
     is_paused.ok_or_else(|| not_found(dag_id))
 }
 
-/// Whether new runs of a DAG are scheduled and its runs advance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pause {
+/// Whether new runs of a DAG are scheduled and its runs advance. A draining DAG gets no new scheduled runs, and those
+/// that exist go on; then it is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "DagSchedulingState")]
+pub enum Scheduling {
+    Active,
+    Draining,
     Paused,
-    Unpaused,
 }
 
-impl From<bool> for Pause {
+impl From<bool> for Scheduling {
     fn from(is_paused: bool) -> Self {
-        if is_paused { Self::Paused } else { Self::Unpaused }
+        if is_paused { Self::Paused } else { Self::Active }
     }
 }
 
-pub async fn set_paused(client: &impl GenericClient, dag_id: &str, pause: Pause) -> Result<()> {
-    set_flag(client, "is_paused", dag_id, pause == Pause::Paused).await?;
+impl Dag {
+    pub fn scheduling(&self) -> Scheduling {
+        if self.is_draining { Scheduling::Draining } else { self.is_paused.into() }
+    }
+}
+
+pub async fn set_scheduling(client: &impl GenericClient, dag_id: &str, scheduling: Scheduling) -> Result<()> {
+    let is_draining = scheduling == Scheduling::Draining;
+    let query = format!(
+        "UPDATE dag d SET is_paused = $2 OR $3 AND NOT {UNFINISHED}, is_draining = $3 AND {UNFINISHED} WHERE dag_id = $1"
+    );
+    if client.execute(&query, &[&dag_id, &(scheduling == Scheduling::Paused), &is_draining]).await? == 0 {
+        return Err(not_found(dag_id));
+    }
     watchers::notify_agent(client).await?;
     events::notify_all(client, &[Event::Dags, Event::Sweep]).await?;
     // Running runs did not advance while the DAG was paused.
     let running = "SELECT dag_id, run_id FROM dag_run WHERE dag_id = $1 AND state = 'running'";
     for run in fetch_all(client, running, &[&dag_id]).await? {
         events::notify(client, &Event::Plan(run)).await?;
+    }
+    Ok(())
+}
+
+/// SQL condition: the DAG `d` has runs that have not ended.
+const UNFINISHED: &str =
+    "EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running'))";
+
+/// Pauses a draining DAG whose runs have all ended.
+pub(crate) async fn pause_if_drained(client: &impl GenericClient, dag_id: &str) -> Result<()> {
+    let query = format!(
+        "UPDATE dag d SET is_paused = true, is_draining = false WHERE dag_id = $1 AND is_draining AND NOT {UNFINISHED}"
+    );
+    if client.execute(&query, &[&dag_id]).await? > 0 {
+        events::notify(client, &Event::Dags).await?;
     }
     Ok(())
 }
@@ -155,7 +190,7 @@ pub async fn set_favorite(client: &impl GenericClient, dag_id: &str, favorite: F
 /// `max_consecutive_failed_dag_runs`. Returns true if the DAG was paused.
 pub(crate) async fn pause_after_failures(client: &impl GenericClient, dag_id: &str, max_failures: i64) -> Result<bool> {
     let query = "
-            UPDATE dag SET is_paused = true WHERE dag_id = $1 AND (
+            UPDATE dag SET is_paused = true, is_draining = false WHERE dag_id = $1 AND (
                 SELECT count(*) = $2 AND bool_and(state = 'failed') FROM (
                     SELECT state FROM dag_run WHERE dag_id = $1 AND state IN ('success', 'failed')
                     ORDER BY run_after DESC, run_id DESC LIMIT $2) recent)";
@@ -237,6 +272,8 @@ pub struct DagFilter {
     pub has_import_errors: Option<bool>,
     pub last_run_state: Option<String>,
     pub has_asset_schedule: Option<bool>,
+    /// True if it has a schedule of any kind.
+    pub is_scheduled: Option<bool>,
     /// Substring of the name or URI of an asset that the DAG is scheduled on.
     pub asset: Option<String>,
     pub latest_run: LatestRun,
@@ -259,6 +296,17 @@ pub enum Tags {
     All(Vec<String>),
 }
 
+impl Tags {
+    /// Adds the condition on the version `v` of a DAG, between two parts of SQL.
+    pub(crate) fn add_to(self, before: &str, after: &str, conditions: &mut Conditions) {
+        let (function, tags) = match self {
+            Self::Any(tags) => ("jsonb_exists_any", tags),
+            Self::All(tags) => ("jsonb_exists_all", tags),
+        };
+        conditions.with(&format!("{before}{function}(v.structure->'tags', {{}}){after}"), tags);
+    }
+}
+
 /// Filters by the latest run of a DAG.
 #[derive(Debug, Default)]
 pub struct LatestRun {
@@ -274,11 +322,11 @@ impl Filter for DagFilter {
         }
         conditions.maybe("d.is_paused = {}", self.is_paused);
         conditions.maybe("d.is_favorite = {}", self.is_favorite);
-        match self.tags {
-            Some(Tags::Any(tags)) => conditions.with("jsonb_exists_any(v.structure->'tags', {})", tags),
-            Some(Tags::All(tags)) => conditions.with("jsonb_exists_all(v.structure->'tags', {})", tags),
-            None => {}
+        if let Some(tags) = self.tags {
+            tags.add_to("", "", conditions);
         }
+        let is_scheduled = "(coalesce(v.structure->'timetable'->>'kind', 'null') <> 'null') = {}";
+        conditions.maybe(is_scheduled, self.is_scheduled);
         if !self.owners.is_empty() {
             let patterns: Vec<String> = self.owners.iter().map(|owner| containing(owner)).collect();
             let any = "EXISTS (SELECT FROM jsonb_array_elements_text(v.structure->'owners') AS o (name)

@@ -151,7 +151,7 @@ pub async fn lock_due(
         SELECT d.dag_id, d.next_logical_date, d.next_interval_start, d.next_interval_end, d.next_run_after,
                d.next_run_id, v.id, v.structure
         FROM dag d JOIN dag_version v ON v.id = d.current_version_id {LAST}
-        WHERE d.is_active AND NOT d.is_paused AND d.next_run_after <= $1
+        WHERE d.is_active AND NOT d.is_paused AND NOT d.is_draining AND d.next_run_after <= $1
           AND d.schedule_key = concat_ws(' ', 'at', split_part(d.schedule_key, ' ', 2), {KEY})
           AND NOT EXISTS (SELECT FROM import_error e WHERE e.filename = d.fileloc)
           AND d.dag_id <> ALL ($2) AND {BELOW_MAX_ACTIVE_RUNS}

@@ -81,6 +81,12 @@ pub(crate) async fn structure_by_id(client: &impl GenericClient, id: i64) -> Res
     fetch_one(client, "SELECT structure FROM dag_version WHERE id = $1", &[&id]).await
 }
 
+/// The structure as it is stored.
+pub async fn structure_json(client: &impl GenericClient, dag_id: &str, number: i32) -> Result<Option<Value>> {
+    let query = "SELECT structure FROM dag_version WHERE dag_id = $1 AND version_number = $2";
+    fetch_optional(client, query, &[&dag_id, &number]).await
+}
+
 /// The structure of a DAG in the version with this number.
 pub async fn structure(client: &impl GenericClient, dag_id: &str, number: i32) -> Result<Option<Structure>> {
     let query = "SELECT structure FROM dag_version WHERE dag_id = $1 AND version_number = $2";

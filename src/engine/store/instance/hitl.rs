@@ -55,6 +55,9 @@ pub struct Answer {
     pub chosen_options: Vec<String>,
     #[serde(default)]
     pub params_input: Map<String, Value>,
+    /// When the question was asked that this answers: an answer to an earlier try's question is refused.
+    #[serde(default, skip_serializing)]
+    pub request_created_at: Option<Timestamp>,
 }
 
 from_row! {
@@ -74,7 +77,7 @@ from_row! {
 fn read_answer(row: &Row) -> Result<Option<Answer>> {
     let Some(chosen_options) = optional_json(row, "chosen_options")? else { return Ok(None) };
     let params_input = optional_json(row, "params_input")?.unwrap_or_default();
-    Ok(Some(Answer { chosen_options, params_input }))
+    Ok(Some(Answer { chosen_options, params_input, request_created_at: None }))
 }
 
 /// Stores the request of a try. A request of an earlier try is copied to the history and replaced.
@@ -270,7 +273,13 @@ pub async fn time_out(client: &Transaction<'_>, waiting: &Waiting) -> Result<Opt
         let default_value = |param: &Value| param.get("value").unwrap_or(param).clone();
         let params_input =
             detail.question.params.iter().map(|(name, param)| (name.clone(), default_value(param))).collect();
-        let detail = write_answer(client, detail, &Answer { chosen_options: defaults, params_input }, None).await?;
+        let detail = write_answer(
+            client,
+            detail,
+            &Answer { chosen_options: defaults, params_input, request_created_at: None },
+            None,
+        )
+        .await?;
         return Ok(Some(event(waiting, &detail, true)));
     }
     let error = "The Human-in-the-loop response timeout has passed without a response.";

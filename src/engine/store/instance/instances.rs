@@ -7,7 +7,7 @@ use crate::store::dag::versions::{VERSION_NAME, VersionName};
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY};
 use crate::store::list::field::{filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
-use crate::store::rows::{execute, exists, fetch_all, fetch_optional, from_row};
+use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_optional, from_row, get as column};
 use crate::store::{Result, StoreError};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
@@ -118,6 +118,13 @@ pub async fn of_task(client: &impl GenericClient, run: &RunKey, task_id: &str) -
         "SELECT {KEY} FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 ORDER BY map_index"
     );
     fetch_all(client, &query, &[&run.dag_id, &run.run_id, &task_id]).await
+}
+
+/// The keys of the instances of a run, each with the number of its newest try.
+pub async fn attempts_of_run(client: &impl GenericClient, run: &RunKey) -> Result<Vec<(InstanceKey, i32)>> {
+    let query = format!("SELECT {KEY}, try_number FROM task_instance WHERE dag_id = $1 AND run_id = $2");
+    let rows = client.query(&query, &[&run.dag_id, &run.run_id]).await?;
+    rows.iter().map(|row| Ok((InstanceKey::from_row(row)?, column(row, "try_number")?))).collect()
 }
 
 pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Instance> {

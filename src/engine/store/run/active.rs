@@ -87,13 +87,14 @@ pub async fn due_work(client: &impl GenericClient, now: Timestamp) -> Result<Due
                     AND NOT EXISTS (SELECT FROM task_instance ti WHERE ti.dag_id = dag_run.dag_id
                                     AND ti.run_id = dag_run.run_id AND ti.state IS NOT NULL))
         SELECT (SELECT array_agg(dag_id) FROM due) AS due_dags, (SELECT array_agg(run_id) FROM due) AS due_runs,
-               EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND next_run_after <= $1) AS is_due,
+               EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND NOT is_draining
+                              AND next_run_after <= $1) AS is_due,
                least((SELECT min(due_at) FROM waiting WHERE due_at > $1),
                      (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > $1),
                      (SELECT min(logical_date) FROM dag_run
                       WHERE state = 'running' AND logical_date > $1 AND logical_date > queued_at),
                      (SELECT min(next_run_after) FROM dag
-                      WHERE is_active AND NOT is_paused AND next_run_after > $1),
+                      WHERE is_active AND NOT is_paused AND NOT is_draining AND next_run_after > $1),
                      (SELECT min(r.run_after) FROM dag_run r JOIN dag d USING (dag_id)
                       -- `run_after > queued_at` is also the condition of the partial index.
                       WHERE r.state = 'queued' AND r.run_after > r.queued_at AND r.run_after > $1

@@ -11,7 +11,8 @@ use crate::schedule::timetable::Info;
 use crate::store::dag::dags::Dag;
 use crate::store::events::{self, Event};
 use crate::store::instance::clear::{self, Selection};
-use crate::store::list::field::{filter, list_fields};
+use crate::store::list::conditions::Conditions;
+use crate::store::list::field::{Filter, filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row, read_by_name};
 use crate::store::run::version_choice::VersionChoice;
@@ -296,6 +297,47 @@ pub async fn list(client: &impl GenericClient, listing: Listing<BackfillField>) 
 pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill> {
     let backfill = fetch_optional(client, "SELECT * FROM backfill WHERE id = $1", &[&id]).await?;
     backfill.ok_or_else(|| StoreError::NotFound { what: "backfill", id: id.to_string() })
+}
+
+list_fields! {
+    /// Fields of the runs of a backfill, for lists.
+    BackfillRunField, key: [Ordinal], filter: OfBackfill;
+    Ordinal = whole("b.ordinal"),
+    LogicalDate = time("b.logical_date"),
+}
+
+/// Selects the runs of one backfill.
+#[derive(Debug, Default)]
+pub struct OfBackfill(pub i64);
+
+impl Filter for OfBackfill {
+    fn add_to(self, conditions: &mut Conditions) {
+        conditions.with("b.backfill_id = {}", self.0);
+    }
+}
+
+from_row! {
+    /// A date of a backfill, with its run.
+    #[derive(Debug)]
+    pub struct BackfillRun {
+        pub backfill_id: i64,
+        pub dag_id: String,
+        pub ordinal: i32,
+        pub logical_date: Option<Timestamp>,
+        pub run_id: Option<String>,
+        /// Why there is no run.
+        pub exception_reason: Option<String>,
+        pub state: Option<RunState>,
+        pub partition_key: Option<String>,
+    }
+}
+
+/// The dates of a backfill, with their runs.
+pub async fn runs(client: &impl GenericClient, listing: Listing<BackfillRunField>) -> Result<ListPage<BackfillRun>> {
+    let columns = "b.*, f.dag_id, r.state, r.partition_key";
+    let from = "backfill_run b JOIN backfill f ON f.id = b.backfill_id
+                LEFT JOIN dag_run r ON r.dag_id = f.dag_id AND r.run_id = b.run_id";
+    listing.fetch(client, &Source::new(columns, from)).await
 }
 
 /// Changes to a running backfill.

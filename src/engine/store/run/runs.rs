@@ -9,7 +9,7 @@ use crate::model::state::{RunState, RunType};
 use crate::schedule::partition_key::PartitionError;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::asset::partitions;
-use crate::store::dag::dags;
+use crate::store::dag::dags::{self, Tags};
 use crate::store::dag::versions::VersionName;
 use crate::store::events::{self, Event};
 use crate::store::list::conditions::Conditions;
@@ -244,6 +244,7 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<()> {
     if let Some(backfill) = run.backfill_id {
         complete_backfill(transaction, backfill).await?;
     }
+    dags::pause_if_drained(transaction, &key.dag_id).await?;
     notify_waiting_runs(transaction, key).await?;
     events::notify_all(transaction, &[Event::Sweep, Event::Stop, Event::Changed(key.clone())]).await
 }
@@ -254,13 +255,20 @@ pub(crate) async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> 
     execute(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
-/// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished.
-pub(crate) async fn complete_backfill_of(client: &impl GenericClient, run: &RunKey) -> Result<()> {
-    let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
-    match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
-        Some(row) => complete_backfill(client, row.get(0)).await,
-        None => Ok(()),
+/// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished, and pauses a draining DAG
+/// whose last run it was.
+pub(crate) async fn settle_end(client: &impl GenericClient, run: &RunKey) -> Result<()> {
+    let query = "SELECT r.backfill_id, d.is_draining FROM dag_run r JOIN dag d USING (dag_id)
+                 WHERE r.dag_id = $1 AND r.run_id = $2 AND (r.backfill_id IS NOT NULL OR d.is_draining)";
+    let ended: Option<(Option<i64>, bool)> = fetch_optional(client, query, &[&run.dag_id, &run.run_id]).await?;
+    let Some((backfill, is_draining)) = ended else { return Ok(()) };
+    if let Some(backfill) = backfill {
+        complete_backfill(client, backfill).await?;
     }
+    if is_draining {
+        dags::pause_if_drained(client, &run.dag_id).await?;
+    }
+    Ok(())
 }
 
 /// Completes a backfill if none of its runs is queued or running.
@@ -309,6 +317,8 @@ pub struct RunFilter {
     /// Substring of the name of the user who triggered the run; `%` and `_` are wildcards.
     pub triggering_user_contains: Option<String>,
     pub triggering_user_prefix: Option<String>,
+    /// Tags of the run's DAG.
+    pub tags: Option<Tags>,
 }
 
 impl RunFilter {
@@ -333,6 +343,11 @@ impl Filter for RunFilter {
         conditions.maybe("r.partition_date < {}", self.partition_before);
         conditions.maybe("r.triggering_user_name ILIKE {}", with_wildcards(self.triggering_user_contains));
         conditions.maybe("starts_with(r.triggering_user_name, {}::text)", self.triggering_user_prefix);
+        if let Some(tags) = self.tags {
+            let of_dag = "EXISTS (SELECT FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+                                  WHERE d.dag_id = r.dag_id AND ";
+            tags.add_to(of_dag, ")", conditions);
+        }
     }
 }
 

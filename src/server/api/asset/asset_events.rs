@@ -3,9 +3,10 @@
 use crate::api::instance::clear::yes;
 use crate::api::prelude::*;
 use crate::api::run::dag_runs::run_not_found;
+use crate::api::views::Uuid;
 use leoflow_engine::schedule::partition_key;
 use leoflow_engine::schedule::timetable::Partition;
-use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, AssetEventField, CreatedRuns};
+use leoflow_engine::store::asset::asset_lists::{self, AssetEvent, AssetEventField, AssetEventFilter, CreatedRuns};
 use leoflow_engine::store::asset::assets;
 use leoflow_engine::store::list::column::Order;
 use leoflow_engine::store::run::runs;
@@ -40,6 +41,8 @@ view! {
         source_dag_id: Option<String>,
         source_run_id: Option<String>,
         source_map_index: i32,
+        #[schemars(with = "Option<Uuid>")]
+        source_task_instance_id: Option<String> = None,
         #[schemars(with = "Vec<DagRunAssetReference>")]
         created_dagruns: Value = event.created_runs,
         timestamp: Stamp = Stamp(event.happened_at),
@@ -68,11 +71,19 @@ const FIELDS: Fields<AssetEventField> = Fields {
         ("source_task_id", AssetEventField::SourceTaskId),
         ("source_run_id", AssetEventField::SourceRunId),
         ("source_map_index", AssetEventField::SourceMapIndex),
+        ("partition_key", AssetEventField::PartitionKey),
     ],
     ..Fields::NONE
 };
 
-query! { pub AssetEventsQuery(FIELDS) }
+query! {
+    pub AssetEventsQuery(FIELDS) {
+        Parameter::new("source_task_instance_id", Kind::Uuid),
+        Parameter::new("partition_key_regexp_pattern", Kind::Text),
+        // Texts of `extra`, each as NAME=VALUE.
+        Parameter::new("extra", Kind::Texts),
+    }
+}
 
 pub async fn list(
     Datastore(client): Datastore,
@@ -80,6 +91,19 @@ pub async fn list(
 ) -> JsonResult<AssetEventCollectionResponse> {
     let mut listing = params.listing(&FIELDS)?;
     listing.order_by_default(Order::ascending(AssetEventField::HappenedAt));
+    if params.text("source_task_instance_id").is_some() {
+        // Events name no attempt.
+        listing.select_none();
+    }
+    let pair = |text: &str| match text.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), Value::from(value))),
+        None => Err(ApiError::bad_request(format!("Invalid extra parameter format: {text:?}. Expected 'key=value'."))),
+    };
+    let extra: Map<String, Value> = params.texts("extra").iter().map(|text| pair(text)).collect::<ApiResult<_>>()?;
+    listing.filter = AssetEventFilter {
+        partition_key_matches: params.text("partition_key_regexp_pattern").map(str::to_owned),
+        extra: (!extra.is_empty()).then_some(extra),
+    };
     let page = asset_lists::events(&*client, listing).await?;
     Ok(Json(page.map(response).into()))
 }

@@ -3,7 +3,68 @@
 use crate::api::prelude::*;
 use leoflow_engine::schedule::asset_condition::{self, Reference};
 use leoflow_engine::store::asset::asset_lists;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only for the JSON schema; conditions are stored as JSON")]
+struct AssetExpressionAssetInfo {
+    uri: Option<String>,
+    name: Option<String>,
+    group: String,
+    #[schemars(default)]
+    id: Option<i64>,
+    #[schemars(default)]
+    hidden: bool,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only for the JSON schema")]
+pub struct AssetExpressionAsset {
+    asset: AssetExpressionAssetInfo,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only for the JSON schema")]
+struct AssetExpressionAliasInfo {
+    name: String,
+    group: String,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only for the JSON schema")]
+pub struct AssetExpressionAlias {
+    alias: AssetExpressionAliasInfo,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only for the JSON schema")]
+pub struct AssetExpressionRef {
+    asset_ref: BTreeMap<String, String>,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only for the JSON schema")]
+pub struct AssetExpressionAll {
+    all: Vec<AssetExpression>,
+}
+
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only for the JSON schema")]
+pub struct AssetExpressionAny {
+    any: Vec<AssetExpression>,
+}
+
+/// The form of a resolved condition.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+#[expect(dead_code, reason = "only for the JSON schema")]
+pub enum AssetExpression {
+    Asset(AssetExpressionAsset),
+    Alias(AssetExpressionAlias),
+    Ref(AssetExpressionRef),
+    All(AssetExpressionAll),
+    Any(AssetExpressionAny),
+}
 
 /// Adds the asset ids to the conditions of several DAGs, in order; `None` for a DAG without a condition.
 pub async fn resolve_all(client: &impl GenericClient, conditions: &[Option<&Value>]) -> ApiResult<Vec<Option<Value>>> {

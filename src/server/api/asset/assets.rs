@@ -1,7 +1,7 @@
 //! `/api/v2/assets`, with Airflow's names and shapes.
 
 use crate::api::prelude::*;
-use crate::api::run::dag_runs::{parse_interval, trigger_run};
+use crate::api::run::dag_runs::{check_bundle_version, parse_interval, trigger_run};
 use crate::api::views::DAGRunResponse;
 use crate::http::body::OptionalBody;
 use leoflow_engine::model::state::RunType;
@@ -19,6 +19,9 @@ view! {
         created_at: String = asset_use.created_at.clone(),
         #[schemars(with = "Stamp")]
         updated_at: String = asset_use.created_at.clone(),
+        // Clients of Airflow 3.3 refuse the field.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        team_name: Option<String> = None,
     }
 }
 
@@ -33,6 +36,9 @@ view! {
         created_at: String = asset_use.created_at.clone(),
         #[schemars(with = "Stamp")]
         updated_at: String = asset_use.created_at.clone(),
+        // Clients of Airflow 3.3 refuse the field.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        team_name: Option<String> = None,
     }
 }
 
@@ -107,6 +113,7 @@ const ASSET_FIELDS: Fields<AssetField> = Fields {
         ("updated_at", AssetField::UpdatedAt),
     ],
     patterns: &[("name", AssetField::Name), ("uri", AssetField::Uri)],
+    one_of: &[("uri", AssetField::Uri)],
     ..Fields::NONE
 };
 
@@ -186,6 +193,8 @@ pub struct MaterializeAssetBody {
     conf: Option<Map<String, Value>>,
     note: Option<String>,
     partition_key: Option<String>,
+    bundle_version: Option<String>,
+    drain_dag: bool,
 }
 
 /// Triggers a run of the DAG that produces the asset; fails unless exactly one does.
@@ -211,7 +220,8 @@ pub async fn materialize(
         run_type: Some(RunType::AssetMaterialization),
         partition_key: body.partition_key,
     };
-    trigger_run(&state, &dag_id, trigger, ApiError::from).await
+    check_bundle_version(body.bundle_version.as_deref())?;
+    trigger_run(&state, &dag_id, trigger, body.drain_dag, ApiError::from).await
 }
 
 async fn producing_dag(client: &impl GenericClient, id: i64) -> ApiResult<String> {

@@ -61,7 +61,8 @@ const WARNING_FIELDS: Fields<WarningField> = Fields {
 };
 
 /// Airflow's warning types.
-const WARNING_TYPES: &[&str] = &["asset conflict", "non-existent pool", "runtime varying value"];
+const WARNING_TYPES: &[&str] =
+    &["asset conflict", "duplicate dag id", "non-existent pool", "runtime varying value", "task group cycle"];
 
 query! { pub WarningsQuery(WARNING_FIELDS) { Parameter::new("warning_type", Kind::OneOf(WARNING_TYPES)) } }
 
@@ -70,10 +71,14 @@ query! { pub WarningsQuery(WARNING_FIELDS) { Parameter::new("warning_type", Kind
 enum DagWarningType {
     #[serde(rename = "asset conflict")]
     AssetConflict,
+    #[serde(rename = "duplicate dag id")]
+    DuplicateDagId,
     #[serde(rename = "non-existent pool")]
     NonExistentPool,
     #[serde(rename = "runtime varying value")]
     RuntimeVaryingValue,
+    #[serde(rename = "task group cycle")]
+    TaskGroupCycle,
 }
 
 view! {

@@ -24,6 +24,7 @@ pub struct DAGSourceResponse {
     dag_id: String,
     version_number: Option<i32>,
     dag_display_name: String,
+    language: Option<&'static str>,
 }
 
 pub async fn source(
@@ -48,6 +49,7 @@ pub async fn source(
         dag_display_name: dag_id.clone(),
         dag_id,
         version_number: Some(version_number),
+        language: Some("python"),
     }))
 }
 

@@ -1,12 +1,13 @@
 //! DAGs as Airflow's API shows them.
 
+use crate::api::asset::asset_expressions::AssetExpression;
 use crate::api::prelude::*;
 use crate::api::views::{BUNDLE, DagVersionResponse, file_token, version};
 use jiff::SignedDuration;
 use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::model::state::RunType;
 use leoflow_engine::schedule::timetable::Timetable;
-use leoflow_engine::store::dag::dags::Dag;
+use leoflow_engine::store::dag::dags::{Dag, Scheduling};
 use leoflow_engine::store::dag::versions::VersionName;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +19,7 @@ view! {
         dag_id: &'a str = &dag.dag_id,
         dag_display_name: &'a str = dag.structure.dag_display_name.as_ref().unwrap_or(&dag.dag_id),
         is_paused: bool,
+        scheduling_state: Scheduling = dag.scheduling(),
         is_stale: bool = !dag.is_active,
         last_parsed_time: Option<Stamp> = dag.last_parsed_at.map(Stamp),
         last_parse_duration: Option<f64>,
@@ -90,7 +92,7 @@ view! {
         params: Option<Map<String, Value>> = Some(view_params(&dag.structure.params)),
         concurrency: u32 = dag.structure.max_active_tasks,
         timezone: Option<String> = Some(zone_name(&dag.structure.timezone)),
-        #[schemars(with = "Option<Map<String, Value>>")]
+        #[schemars(with = "Option<AssetExpression>")]
         asset_expression: Option<Value> = asset_expression,
         last_parsed: Option<Stamp> = dag.last_parsed_at.map(Stamp),
         default_args: Option<&'a Map<String, Value>> = Some(&dag.structure.default_args),
@@ -101,6 +103,7 @@ view! {
         is_favorite: bool,
         active_runs_count: i64 = active_runs,
         latest_dag_version: Option<DagVersionResponse> = Some(version(&version_name(dag))),
+        team_name: Option<String> = None,
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse, dag_response, details_response};
 use crate::api::asset::asset_expressions;
+use crate::api::instance::clear::invalid;
 use crate::api::prelude::*;
 use crate::api::views::BUNDLE;
 use crate::history::deleted_logs::DeletedLogs;
 use crate::http::openapi::answers::Written;
 use crate::http::query::{UPDATE_MASK, UpdateMaskQuery};
 use leoflow_base::protocol::task_log;
-use leoflow_engine::store::dag::dags::{self, Activity, DagField, Favorite, LatestRun, Tags};
+use leoflow_engine::store::dag::dags::{self, Activity, DagField, Favorite, LatestRun, Scheduling, Tags};
 use leoflow_engine::store::list::listing::Page;
 
 const FIELDS: Fields<DagField> = Fields {
@@ -53,6 +54,7 @@ query! {
         Parameter::new("dag_run_state", Kind::Texts),
         Parameter::new("is_favorite", Kind::Flag),
         Parameter::new("timetable_type", Kind::Texts),
+        Parameter::new("is_scheduled", Kind::Flag),
     }
 }
 
@@ -69,7 +71,7 @@ fn shared_listing(params: &Params, fields: &Fields<DagField>) -> ApiResult<Listi
     Ok(listing)
 }
 
-fn tags(params: &Params) -> ApiResult<Option<Tags>> {
+pub fn tags(params: &Params) -> ApiResult<Option<Tags>> {
     let tags = params.texts("tags");
     match params.text("tags_match_mode") {
         _ if tags.is_empty() => Ok(None),
@@ -94,6 +96,7 @@ pub fn dag_listing(params: &Params) -> ApiResult<Listing<DagField>> {
     filter.is_favorite = params.flag("is_favorite")?;
     filter.has_import_errors = params.flag("has_import_errors")?;
     filter.last_run_state = params.text("last_dag_run_state").map(str::to_owned);
+    filter.is_scheduled = params.flag("is_scheduled")?;
     filter.has_asset_schedule = params.flag("has_asset_schedule")?;
     filter.asset = params.text("asset_dependency").map(str::to_owned);
     // Matches only the latest run of each DAG, as Airflow does.
@@ -129,28 +132,41 @@ pub async fn details(Datastore(client): Datastore, Id(dag_id): Id) -> ApiResult<
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DAGPatchBody {
-    is_paused: bool,
+    #[serde(default)]
+    is_paused: Option<bool>,
+    #[serde(default)]
+    scheduling_state: Option<Scheduling>,
 }
 
-/// Accepts only `is_paused` in the mask.
-fn check_mask(params: &Params) -> ApiResult<()> {
-    let mask = params.texts("update_mask");
-    if mask.is_empty() || mask == ["is_paused"] {
-        return Ok(());
+impl DAGPatchBody {
+    /// Returns the requested state; `is_paused` is its older form.
+    pub fn scheduling(&self, mask: &[String]) -> ApiResult<Scheduling> {
+        let fields = ["is_paused", "scheduling_state"];
+        if mask.iter().any(|name| !fields.contains(&name.as_str())) {
+            let detail = "Only `is_paused` and `scheduling_state` fields can be updated through the REST API";
+            return Err(ApiError::bad_request(detail));
+        }
+        let is_masked = |name: &str| mask.is_empty() || mask.iter().any(|masked| masked == name);
+        let older = self.is_paused.filter(|_| is_masked("is_paused")).map(Scheduling::from);
+        match (self.scheduling_state.filter(|_| is_masked("scheduling_state")), older) {
+            (Some(state), Some(older)) if state != older => {
+                Err(invalid("is_paused and scheduling_state contradict each other"))
+            }
+            (Some(state), _) | (None, Some(state)) => Ok(state),
+            (None, None) => Err(invalid("One of is_paused and scheduling_state must be set")),
+        }
     }
-    let detail = "Only `is_paused` field can be updated through the REST API";
-    Err(ApiError::bad_request(detail))
 }
 
 pub async fn patch(
     Datastore(mut client): Datastore,
     Id(dag_id): Id,
     params: QueryParams<UpdateMaskQuery>,
-    Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
+    Body(body): Body<DAGPatchBody>,
 ) -> ApiResult<WrittenDag> {
-    check_mask(&params)?;
+    let scheduling = body.scheduling(&params.texts("update_mask"))?;
     let transaction = client.transaction().await?;
-    dags::set_paused(&transaction, &dag_id, is_paused.into()).await.map_err(not_found(&dag_id))?;
+    dags::set_scheduling(&transaction, &dag_id, scheduling).await.map_err(not_found(&dag_id))?;
     let changed = dags::get(&transaction, &dag_id).await?;
     transaction.commit().await?;
     Ok(Written::new(dag_response(&changed)))
@@ -174,9 +190,9 @@ query! {
 pub async fn patch_several(
     State(state): Shared,
     params: QueryParams<PatchDagsQuery>,
-    Body(DAGPatchBody { is_paused }): Body<DAGPatchBody>,
+    Body(body): Body<DAGPatchBody>,
 ) -> ApiResult<DagPage> {
-    check_mask(&params)?;
+    let scheduling = body.scheduling(&params.texts("update_mask"))?;
     // Airflow ignores these filters, and so changes more DAGs than intended.
     params.refuse_params_of::<DagsQuery>()?;
     let mut listing = shared_listing(&params, &PATCH_FIELDS)?;
@@ -188,8 +204,8 @@ pub async fn patch_several(
     let transaction = client.transaction().await?;
     let mut page = dags::list(&transaction, &state.dag_files.structures, listing).await?;
     for dag in &mut page.rows {
-        dags::set_paused(&transaction, &dag.dag_id, is_paused.into()).await?;
-        dag.is_paused = is_paused;
+        dags::set_scheduling(&transaction, &dag.dag_id, scheduling).await?;
+        *dag = dags::get(&transaction, &dag.dag_id).await?;
     }
     transaction.commit().await?;
     let number = |count: i64| usize::try_from(count).unwrap_or(usize::MAX);

@@ -7,9 +7,10 @@ use crate::api::instance::task_instances::{self, MappedQuery};
 use crate::api::instance_path::{MappedPath, instance_key};
 use crate::api::prelude::*;
 use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
-use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::{dags, versions};
 use leoflow_engine::store::instance::instances::{self, InstanceFilter};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// Airflow's JSON for a timedelta.
 #[derive(Serialize, JsonSchema)]
@@ -82,6 +83,8 @@ fn class_ref(task: &Task) -> Map<String, Value> {
 }
 
 collection! { TaskCollectionResponse { tasks: TaskResponse } }
+
+query! { pub TaskQuery { Parameter::new("version_number", Kind::Whole) } }
 
 query! { pub TasksQuery { Parameter::new("order_by", Kind::Text).or("\"task_id\"") } }
 
@@ -174,8 +177,16 @@ impl SortKey {
 pub async fn get(
     Datastore(client): Datastore,
     Segments((dag_id, task_id)): Segments<(String, String)>,
+    params: QueryParams<TaskQuery>,
 ) -> JsonResult<TaskResponse> {
-    let structure = dags::get(&*client, &dag_id).await?.structure;
+    let structure = match params.whole("version_number")? {
+        None => dags::get(&*client, &dag_id).await?.structure,
+        Some(number) => {
+            let structure = versions::structure(&*client, &dag_id, i32::try_from(number).unwrap_or(i32::MAX)).await?;
+            let detail = || ApiError::not_found(format!("Dag {dag_id} has no version {number}"));
+            Arc::new(structure.ok_or_else(detail)?)
+        }
+    };
     let task = structure
         .tasks
         .iter()

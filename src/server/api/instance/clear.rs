@@ -1,11 +1,14 @@
 //! `clearTaskInstances`: clears task instances, so that they run again.
 
-use super::instance_views::{TaskInstanceCollectionResponse, instance};
+use super::instance_views::{TaskInstanceCollectionResponse, instance, instance_id};
+use super::mark::tasks_of_group;
 use crate::api::prelude::*;
 use crate::api::run::rerun_version;
+use crate::api::views::Uuid;
 use leoflow_engine::store::instance::clear::{Clearing, Selection};
-use leoflow_engine::store::instance::instances;
+use leoflow_engine::store::instance::{instances, states};
 use leoflow_engine::store::run::runs;
+use std::collections::HashMap;
 
 /// Airflow's limit for a note, in characters.
 pub const MAX_NOTE_CHARS: usize = 1000;
@@ -52,6 +55,15 @@ pub struct ClearTaskInstancesBody {
     reset_dag_runs: bool,
     #[schemars(with = "Option<Vec<NamedTask>>")]
     task_ids: Option<Vec<Value>>,
+    task_group_id: Option<String>,
+    /// Ids of instances of one run, as answers name them.
+    #[schemars(with = "Option<Vec<Uuid>>", length(min = 1))]
+    task_instance_ids: Option<Vec<String>>,
+    /// Those whose task is cleared with all of its instances.
+    #[schemars(with = "Vec<Uuid>")]
+    whole_expansion_ids: Vec<String>,
+    #[serde(default = "yes", rename = "include_later_loop_iterations")]
+    _include_later_loop_iterations: bool,
     dag_run_id: Option<String>,
     include_upstream: bool,
     include_downstream: bool,
@@ -59,6 +71,9 @@ pub struct ClearTaskInstancesBody {
     include_past: bool,
     run_on_latest_version: Option<bool>,
     prevent_running_task: bool,
+    /// False deletes what the tasks have kept in their state store. Unless it is set, that stays.
+    #[schemars(with = "bool", default)]
+    keep_task_state: Option<bool>,
     #[schemars(length(max = 1000))]
     note: Option<String>,
 }
@@ -68,6 +83,18 @@ impl ClearTaskInstancesBody {
         check_note(self.note.as_deref())?;
         if self.only_failed == Some(true) && self.only_running {
             return Err(invalid("only_failed and only_running both are set to True"));
+        }
+        let by_id = self.task_instance_ids.is_some();
+        if [self.task_ids.is_some(), self.task_group_id.is_some(), by_id].into_iter().filter(|given| *given).count() > 1
+        {
+            return Err(invalid("Only one of task_ids, task_group_id and task_instance_ids may be provided"));
+        }
+        if by_id && (self.dag_run_id.is_none() || self.include_past || self.include_future) {
+            return Err(invalid("task_instance_ids requires one dag_run_id without include_past or include_future"));
+        }
+        let ids = self.task_instance_ids.as_deref().unwrap_or_default();
+        if !self.whole_expansion_ids.iter().all(|id| ids.contains(id)) {
+            return Err(invalid("whole_expansion_ids must be a subset of task_instance_ids"));
         }
         if self.start_date.zip(self.end_date).is_some_and(|(start, end)| start > end) {
             return Err(invalid("end_date is sooner than start_date"));
@@ -85,8 +112,17 @@ impl ClearTaskInstancesBody {
     }
 
     /// Returns which instances of a run the request selects.
-    fn selection(&self) -> ApiResult<Selection> {
+    async fn selection(&self, transaction: &Transaction<'_>, dag_id: &str) -> ApiResult<Selection> {
         let tasks = match &self.task_ids {
+            _ if let Some(group_id) = &self.task_group_id => tasks_of_group(transaction, dag_id, group_id)
+                .await?
+                .into_iter()
+                .map(|task_id| (task_id, None))
+                .collect(),
+            _ if let Some(ids) = &self.task_instance_ids => {
+                let run_id = self.dag_run_id.clone().unwrap_or_default();
+                self.tasks_of_ids(transaction, &RunKey { dag_id: dag_id.to_owned(), run_id }, ids).await?
+            }
             Some(list) if list.is_empty() => return Err(invalid("task_ids list should have at least 1 element.")),
             Some(list) => list.iter().map(parse_task).collect::<Option<Vec<_>>>().ok_or_else(|| {
                 let message = "Input should be a task id, or a pair of task id and map index";
@@ -103,6 +139,26 @@ impl ClearTaskInstancesBody {
             except: Vec::new(),
             leaves_run: !self.reset_dag_runs,
         })
+    }
+
+    /// Returns the instances of a run that ids name; 404 unless each of them exists.
+    async fn tasks_of_ids(
+        &self,
+        transaction: &Transaction<'_>,
+        run: &RunKey,
+        ids: &[String],
+    ) -> ApiResult<Vec<(String, Option<i32>)>> {
+        let known: HashMap<String, InstanceKey> = instances::attempts_of_run(transaction, run)
+            .await?
+            .into_iter()
+            .map(|(key, try_number)| (instance_id(&key, try_number), key))
+            .collect();
+        let task = |id: &String| match known.get(&id.to_lowercase()) {
+            None => Err(ApiError::not_found(format!("Task instance {id} not found in run {}", run.run_id))),
+            Some(key) if self.whole_expansion_ids.contains(id) => Ok((key.task_id.clone(), None)),
+            Some(key) => Ok((key.task_id.clone(), Some(key.map_index))),
+        };
+        ids.iter().map(task).collect()
     }
 
     /// Returns the runs whose instances the request selects.
@@ -153,9 +209,9 @@ pub async fn task_instances(
     Body(body): Body<ClearTaskInstancesBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     body.check()?;
-    let selection = body.selection()?;
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
+    let selection = body.selection(&transaction, &dag_id).await?;
     let version_choice = rerun_version::of_clear(&state, &transaction, &dag_id, body.run_on_latest_version).await?;
     let mut clearing = Clearing::load(&transaction, &dag_id, &selection, version_choice).await?;
     let runs = body.runs(&transaction, &dag_id).await?;
@@ -173,6 +229,11 @@ pub async fn task_instances(
             refuse_running(&transaction, &keys).await?;
         }
         clearing.clear(&transaction, &run, &keys).await?;
+        if body.keep_task_state == Some(false) {
+            for key in &keys {
+                states::delete_of_task(&transaction, key, None).await?;
+            }
+        }
         selected.extend(keys);
     }
     if let Some(note) = body.note.as_deref().filter(|_| !body.dry_run) {

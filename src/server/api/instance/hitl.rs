@@ -117,6 +117,7 @@ query! {
         Parameter::new("response_received", Kind::Flag),
         Parameter::new("subject_search", Kind::Text),
         Parameter::new("body_search", Kind::Text),
+        Parameter::new("teams", Kind::Texts),
     }
 }
 
@@ -182,6 +183,12 @@ pub async fn answer(
     let user_name = state.auth.admin_email();
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
+    if let Some(asked_at) = answer.request_created_at {
+        let current = hitl::get(&transaction, &instance_key(path.clone())).await?;
+        if current.is_some_and(|current| current.created_at != asked_at) {
+            return Err(ApiError::conflict("The question was asked again since: answer the new one."));
+        }
+    }
     let detail =
         hitl::answer(&transaction, &instance_key(path), &answer, Some(&user_name)).await.map_err(refusal_response)?;
     transaction.commit().await?;

@@ -3,6 +3,7 @@
 use crate::api::ops::monitor::JobResponse;
 use crate::api::prelude::*;
 use crate::api::redact;
+use crate::api::regions;
 use crate::api::views::{DagVersionResponse, Uuid, duration, uuid, version};
 use leoflow_engine::store::instance::instances::{Instance, Try};
 
@@ -47,14 +48,20 @@ macro_rules! responses {
 responses! {
     fn instance(instance)
     current {
-        #[schemars(with = "Uuid")]
-        id: String = instance_id(&instance.key, instance.try_number),
+        in_loop: bool = false,
+        team_name: Option<String> = None,
     }
     both {
+        #[schemars(with = "Uuid")]
+        id: String = instance_id(&instance.key, instance.try_number),
         task_id: String = instance.key.task_id.clone(),
         dag_id: String = instance.key.run.dag_id.clone(),
         dag_run_id: String = instance.key.run.run_id,
         map_index: i32 = instance.key.map_index,
+        #[schemars(with = "Uuid")]
+        region_id: &'static str = regions::OUTSIDE,
+        region_index: i32 = instance.key.map_index,
+        loop_iteration: Option<LoopIterationResponse> = None,
     }
     current {
         logical_date: Option<Stamp> = instance.logical_date.map(Stamp),
@@ -83,9 +90,11 @@ responses! {
         pid: Option<i32>,
         executor: Option<String> = None,
         executor_config: &'static str = "{}",
+        note: Option<String>,
+        // Only for states that something other than the task decides; the reasons are in its log.
+        state_reason: Option<String> = None,
     }
     current {
-        note: Option<String>,
         // Falls back to the map index.
         rendered_map_index: Option<String> = instance
             .rendered_map_index
@@ -97,6 +106,13 @@ responses! {
     both {
         dag_version: Option<DagVersionResponse> = instance.version.as_ref().map(version),
     }
+}
+
+/// The iteration of a loop; there are no loops.
+#[derive(Serialize, JsonSchema)]
+pub struct LoopIterationResponse {
+    loop_id: String,
+    iteration: i32,
 }
 
 collection! { TaskInstanceCollectionResponse { task_instances: TaskInstanceResponse }, with cursors }
@@ -124,7 +140,7 @@ fn operator_name(class: Option<&str>) -> Option<&str> {
     }
 }
 
-fn instance_id(InstanceKey { run, task_id, map_index }: &InstanceKey, try_number: i32) -> String {
+pub fn instance_id(InstanceKey { run, task_id, map_index }: &InstanceKey, try_number: i32) -> String {
     uuid(&[&run.dag_id, &run.run_id, task_id, &map_index.to_string(), &try_number.to_string()])
 }
 

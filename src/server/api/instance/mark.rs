@@ -5,6 +5,8 @@ use super::instance_views::TaskInstanceCollectionResponse;
 use super::task_instances::{MapIndexQuery, missing_instances};
 use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
+use crate::api::regions;
+use crate::api::views::Uuid;
 use crate::history::deleted_logs::DeletedLogs;
 use crate::http::body::nullable;
 use crate::http::changes::is_in_mask;
@@ -30,6 +32,9 @@ pub struct PatchTaskInstanceBody {
     #[serde(deserialize_with = "nullable")]
     #[schemars(with = "Option<String>", length(max = 1000))]
     note: Option<Option<String>>,
+    #[schemars(with = "Option<Uuid>")]
+    region_id: Option<String>,
+    region_index: Option<i32>,
     include_upstream: bool,
     include_downstream: bool,
     include_future: bool,
@@ -45,6 +50,11 @@ pub struct Change {
 }
 
 impl PatchTaskInstanceBody {
+    /// Returns the map index that the request selects; `index` is the one of its path or query.
+    fn map_index(&self, index: Option<i32>) -> ApiResult<Option<i32>> {
+        regions::map_index("body", self.region_id.as_deref(), self.region_index, index)
+    }
+
     pub fn into_change(self, mask: &[String]) -> ApiResult<Change> {
         let state = self.new_state.as_ref().map(|state| parse_state(state.as_deref())).transpose()?;
         check_note(self.note.as_ref().and_then(Option::as_deref))?;
@@ -141,18 +151,23 @@ async fn task_keys(
     Ok(keys)
 }
 
+/// The tasks of a group; 404 if there is no such group.
+pub async fn tasks_of_group(client: &impl GenericClient, dag_id: &str, group_id: &str) -> ApiResult<Vec<String>> {
+    let structure = dags::get(client, dag_id).await?.structure;
+    if structure.groups.iter().all(|group| group.group_id != group_id) {
+        return Err(ApiError::not_found(format!("Task group '{group_id}' not found in DAG '{dag_id}'")));
+    }
+    Ok(structure.tasks_of_group(group_id))
+}
+
 /// Returns the tasks of a group and their instances.
 async fn group_tasks_and_keys(
     transaction: &Transaction<'_>,
     run: &RunKey,
     group_id: &str,
 ) -> ApiResult<(Vec<String>, Vec<InstanceKey>)> {
-    let structure = dags::get(transaction, &run.dag_id).await?.structure;
     let not_found = |detail: String| Err(ApiError::not_found(detail));
-    if structure.groups.iter().all(|group| group.group_id != group_id) {
-        return not_found(format!("Task group '{group_id}' not found in DAG '{}'", run.dag_id));
-    }
-    let tasks = structure.tasks_of_group(group_id);
+    let tasks = tasks_of_group(transaction, &run.dag_id, group_id).await?;
     let mut keys = Vec::new();
     for task in &tasks {
         keys.extend(instances::of_task(transaction, run, task).await?);
@@ -207,6 +222,7 @@ pub async fn patch<Q: Query>(
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     let (run, task_id, map_index) = path.read(&params)?;
+    let map_index = body.map_index(map_index)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
@@ -228,6 +244,7 @@ pub async fn dry_run<Q: Query>(
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
     let (run, task_id, map_index) = path.read(&params)?;
+    let map_index = body.map_index(map_index)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let transaction = client.transaction().await?;
     let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
@@ -240,6 +257,7 @@ pub async fn patch_group(
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
+    body.map_index(None)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let run = RunKey { dag_id, run_id };
     let mut client = state.core.database.get().await?;
@@ -260,6 +278,7 @@ pub async fn dry_run_group(
     Segments((dag_id, run_id, group_id)): Segments<TaskPath>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
+    body.map_index(None)?;
     let change = body.into_change(&[])?;
     let run = RunKey { dag_id, run_id };
     let transaction = client.transaction().await?;

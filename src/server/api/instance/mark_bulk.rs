@@ -4,6 +4,8 @@ use super::mark::{PatchTaskInstanceBody, same_state};
 use crate::api::bulk::keyed::{self, Entity, KeyedEntities, require_text, text_of};
 use crate::api::bulk::{Bulk, BulkResponse};
 use crate::api::prelude::*;
+use crate::api::regions;
+use crate::api::views::Uuid;
 use crate::http::body::fields_as;
 use leoflow_base::home::Home;
 use leoflow_engine::store::instance::{instances, mark};
@@ -23,6 +25,11 @@ pub struct BulkTaskInstanceBody {
     task_id: String,
     #[serde(default)]
     map_index: Option<i32>,
+    #[serde(default)]
+    #[schemars(with = "Option<Uuid>")]
+    region_id: Option<String>,
+    #[serde(default)]
+    region_index: Option<i32>,
     #[serde(default)]
     dag_id: Option<String>,
     #[serde(default)]
@@ -50,7 +57,22 @@ struct InstanceSelector {
 }
 
 /// Fields of a body that identify instances; the other fields are the change.
-const KEY_FIELDS: [&str; 4] = ["task_id", "map_index", "dag_id", "dag_run_id"];
+const KEY_FIELDS: [&str; 6] = ["task_id", "map_index", "region_id", "region_index", "dag_id", "dag_run_id"];
+
+/// Returns the map index that a body names.
+fn map_index_of(body: &Map<String, Value>) -> ApiResult<Option<i32>> {
+    let index = |name: &'static str| match body.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let index = value.as_i64().filter(|index| *index >= -1).and_then(|index| i32::try_from(index).ok());
+            let location = ["body", "actions", "entities", name];
+            let invalid = || ApiError::unprocessable(&location, "int_type", "Input should be a valid integer");
+            index.map(Some).ok_or_else(invalid)
+        }
+    };
+    let region_id = text_of(body, "region_id")?;
+    regions::map_index("body", region_id.as_deref(), index("region_index")?, index("map_index")?)
+}
 
 fn parse_patch(mut entity: Map<String, Value>) -> ApiResult<PatchTaskInstanceBody> {
     entity.retain(|name, _| !KEY_FIELDS.contains(&name.as_str()));
@@ -83,21 +105,12 @@ impl KeyedEntities for TaskInstances {
             );
             return Err(ApiError::bad_request(detail));
         }
-        let map_index = body.and_then(|body| body.get("map_index")).and_then(Value::as_i64);
-        Ok(InstanceSelector {
-            run,
-            task_id: name,
-            map_index: map_index.map(|index| i32::try_from(index).unwrap_or(i32::MAX)),
-        })
+        Ok(InstanceSelector { run, task_id: name, map_index: body.map_or(Ok(None), map_index_of)? })
     }
 
     fn check(&self, body: &Map<String, Value>) -> ApiResult<()> {
         require_text(body, "task_id")?;
-        let is_index = |value: &Value| value.is_null() || value.as_i64().is_some_and(|index| index >= -1);
-        if !body.get("map_index").is_none_or(is_index) {
-            let location = ["body", "actions", "entities", "map_index"];
-            return Err(ApiError::unprocessable(&location, "int_type", "Input should be a valid integer"));
-        }
+        map_index_of(body)?;
         parse_patch(body.clone())?.into_change(&[]).map(drop)
     }
 

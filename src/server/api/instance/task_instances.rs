@@ -75,7 +75,15 @@ const FIELDS: Fields<InstanceField> = Fields {
     one_of: &one_of(InstanceField::State),
 };
 
-query! { pub InstancesQuery(FIELDS) { Parameter::new("task_group_id", Kind::Text) } }
+query! {
+    pub InstancesQuery(FIELDS) {
+        Parameter::new("task_group_id", Kind::Text),
+        // Of loops, which do not exist.
+        Parameter::new("loop_id", Kind::Text),
+        Parameter::new("iteration", Kind::Count),
+        Parameter::new("teams", Kind::Texts),
+    }
+}
 
 /// Fields for the instances of one task, which the path names.
 const MAPPED_FIELDS: Fields<InstanceField> = Fields {

@@ -2,7 +2,9 @@
 
 use crate::api::instance_path::{instance_key, instance_key_from_query};
 use crate::api::prelude::*;
+use crate::api::regions;
 use crate::api::run::dag_run_lists::specific_id;
+use crate::api::views::Uuid;
 use crate::http::openapi::answers::Written;
 use axum::body::Bytes;
 use deadpool_postgres::ClientWrapper;
@@ -18,11 +20,14 @@ const FIELDS: Fields<XComField> = Fields {
         ("run_id", XComField::RunId),
         ("task_id", XComField::TaskId),
         ("map_index", XComField::MapIndex),
+        // All are in one region.
+        ("region_id", XComField::DagId),
+        ("region_index", XComField::MapIndex),
         ("timestamp", XComField::CreatedAt),
         ("run_after", XComField::RunAfter),
         ("logical_date", XComField::LogicalDate),
     ],
-    default_order: &["dag_id", "task_id", "run_id", "map_index", "key"],
+    default_order: &["dag_id", "task_id", "run_id", "region_id", "region_index", "key"],
     patterns: &[
         ("xcom_key", XComField::Key),
         ("dag_display_name", XComField::DagId),
@@ -34,7 +39,14 @@ const FIELDS: Fields<XComField> = Fields {
     ..Fields::NONE
 };
 
-query! { pub EntriesQuery(FIELDS) { Parameter::new("map_index", Kind::MapIndex) } }
+query! {
+    pub EntriesQuery(FIELDS) {
+        Parameter::new("map_index", Kind::MapIndex),
+        // Those of loops, which do not exist.
+        Parameter::new("exclude_internal_keys", Kind::Flag).or("false"),
+        Parameter::new("teams", Kind::Texts),
+    }
+}
 
 view! {
     /// An XCom entry without its value.
@@ -44,6 +56,10 @@ view! {
         timestamp: Stamp = Stamp(xcom.created_at),
         logical_date: Option<Stamp> = xcom.logical_date.map(Stamp),
         map_index: i32 = xcom.instance.map_index,
+        #[schemars(with = "Uuid")]
+        region_id: &'static str = regions::OUTSIDE,
+        region_index: i32 = xcom.instance.map_index,
+        team_name: Option<String> = None,
         task_id: String = xcom.instance.task_id.clone(),
         dag_id: String = xcom.instance.run.dag_id.clone(),
         run_id: String = xcom.instance.run.run_id,
@@ -95,7 +111,7 @@ pub async fn list(
     Ok(Json(page.map(response).into()))
 }
 
-const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
+const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::Whole).or("-1");
 
 query! {
     pub EntryQuery {
@@ -166,8 +182,15 @@ fn not_found(key: &str) -> ApiError {
 pub struct XComCreateBody {
     key: String,
     value: Value,
-    #[serde(default = "not_mapped")]
-    map_index: i32,
+    #[serde(default)]
+    #[schemars(with = "i32", default = "not_mapped")]
+    map_index: Option<i32>,
+    #[serde(default)]
+    #[schemars(with = "Option<Uuid>")]
+    region_id: Option<String>,
+    #[serde(default)]
+    #[schemars(range(min = -1))]
+    region_index: Option<i32>,
 }
 
 fn not_mapped() -> i32 {
@@ -179,7 +202,8 @@ pub async fn create(
     Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
     Body(body): Body<XComCreateBody>,
 ) -> ApiResult<Created<XComResponseNative>> {
-    let XComCreateBody { key, value, map_index } = body;
+    let XComCreateBody { key, value, map_index, region_id, region_index } = body;
+    let map_index = regions::map_index("body", region_id.as_deref(), region_index, map_index)?.unwrap_or(NOT_MAPPED);
     let instance = instance_key((dag_id, run_id, task_id, map_index));
     let client = state.core.database.get().await?;
     let not_found = ApiError::or_not_found(|| {
@@ -199,8 +223,15 @@ pub async fn create(
 #[serde(deny_unknown_fields)]
 pub struct XComUpdateBody {
     value: Value,
-    #[serde(default = "not_mapped")]
-    map_index: i32,
+    #[serde(default)]
+    #[schemars(with = "i32", default = "not_mapped")]
+    map_index: Option<i32>,
+    #[serde(default)]
+    #[schemars(with = "Option<Uuid>")]
+    region_id: Option<String>,
+    #[serde(default)]
+    #[schemars(range(min = -1))]
+    region_index: Option<i32>,
 }
 
 pub async fn update(
@@ -208,7 +239,8 @@ pub async fn update(
     Segments((dag_id, run_id, task_id, key)): Segments<(String, String, String, String)>,
     Body(body): Body<XComUpdateBody>,
 ) -> JsonResult<XComResponseNative> {
-    let XComUpdateBody { value, map_index } = body;
+    let XComUpdateBody { value, map_index, region_id, region_index } = body;
+    let map_index = regions::map_index("body", region_id.as_deref(), region_index, map_index)?.unwrap_or(NOT_MAPPED);
     let instance = instance_key((dag_id, run_id, task_id, map_index));
     let client = state.core.database.get().await?;
     if !xcoms::exists(&*client, &instance, &key).await? {

@@ -1,12 +1,13 @@
 //! Health checks for programs.
 
 use crate::api::prelude::*;
+use crate::api::views::BUNDLE;
 use crate::state::Core;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
-use leoflow_base::sys::blocking;
+use leoflow_base::sys::{blocking, user};
 use leoflow_components::web_ui;
 use std::time::Duration;
 
@@ -78,32 +79,81 @@ pub async fn components(core: &Core) -> Components {
     }
 }
 
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    Healthy,
+    Unhealthy,
+}
+
+/// Of a component of which several may run; here one does.
+#[derive(Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(dead_code, reason = "one instance is never degraded")]
+pub enum DetailedHealthStatus {
+    Healthy,
+    Degraded,
+    Down,
+}
+
 #[derive(Serialize, JsonSchema)]
 struct BaseInfoResponse {
-    status: Option<&'static str>,
+    status: Option<HealthStatus>,
+}
+
+view! {
+    struct SchedulerInstanceInfoResponse;
+    fn scheduler_instance(component: &Component) {
+        hostname: Option<String> = Some(user::host_name()),
+        latest_scheduler_heartbeat: Option<String> = heartbeat_text(component),
+    }
 }
 
 view! {
     struct SchedulerInfoResponse;
     fn scheduler_info(component: &Component) {
-        status: Option<&'static str> = status_text(component.is_alive),
+        status: Option<HealthStatus> = Some(status(component.is_alive)),
         latest_scheduler_heartbeat: Option<String> = heartbeat_text(component),
+        detailed_status: Option<DetailedHealthStatus> = Some(detailed_status(component)),
+        instances: Option<Vec<SchedulerInstanceInfoResponse>> = Some(instances(component, scheduler_instance)),
+    }
+}
+
+view! {
+    struct TriggererInstanceInfoResponse;
+    fn triggerer_instance(component: &Component) {
+        hostname: Option<String> = Some(user::host_name()),
+        latest_triggerer_heartbeat: Option<String> = heartbeat_text(component),
+        team_names: Vec<String> = Vec::new(),
     }
 }
 
 view! {
     struct TriggererInfoResponse;
     fn triggerer_info(component: &Component) {
-        status: Option<&'static str> = status_text(component.is_alive),
+        status: Option<HealthStatus> = Some(status(component.is_alive)),
         latest_triggerer_heartbeat: Option<String> = heartbeat_text(component),
+        detailed_status: Option<DetailedHealthStatus> = Some(detailed_status(component)),
+        instances: Option<Vec<TriggererInstanceInfoResponse>> = Some(instances(component, triggerer_instance)),
+    }
+}
+
+view! {
+    struct DagProcessorInstanceInfoResponse;
+    fn dag_processor_instance(component: &Component) {
+        hostname: Option<String> = Some(user::host_name()),
+        latest_dag_processor_heartbeat: Option<String> = heartbeat_text(component),
+        bundle_names: Option<Vec<&'static str>> = Some(vec![BUNDLE]),
     }
 }
 
 view! {
     struct DagProcessorInfoResponse;
     fn dag_processor_info(component: &Component) {
-        status: Option<&'static str> = status_text(component.is_alive),
+        status: Option<HealthStatus> = Some(status(component.is_alive)),
         latest_dag_processor_heartbeat: Option<String> = heartbeat_text(component),
+        detailed_status: Option<DetailedHealthStatus> = Some(detailed_status(component)),
+        instances: Option<Vec<DagProcessorInstanceInfoResponse>> = Some(instances(component, dag_processor_instance)),
     }
 }
 
@@ -115,8 +165,17 @@ pub struct HealthInfoResponse {
     dag_processor: Option<DagProcessorInfoResponse>,
 }
 
-fn status_text(is_healthy: bool) -> Option<&'static str> {
-    Some(if is_healthy { "healthy" } else { "unhealthy" })
+fn status(is_healthy: bool) -> HealthStatus {
+    if is_healthy { HealthStatus::Healthy } else { HealthStatus::Unhealthy }
+}
+
+fn detailed_status(component: &Component) -> DetailedHealthStatus {
+    if component.is_alive { DetailedHealthStatus::Healthy } else { DetailedHealthStatus::Down }
+}
+
+/// The running instances of a component: one, or none.
+fn instances<T>(component: &Component, describe: impl Fn(&Component) -> T) -> Vec<T> {
+    component.is_alive.then(|| describe(component)).into_iter().collect()
 }
 
 fn heartbeat_text(component: &Component) -> Option<String> {
@@ -124,9 +183,9 @@ fn heartbeat_text(component: &Component) -> Option<String> {
 }
 
 pub async fn monitor(State(state): Shared) -> Json<HealthInfoResponse> {
-    let (status, components) = tokio::join!(state.core.database.check(DATASTORE_TIMEOUT), components(&state.core));
+    let (datastore, components) = tokio::join!(state.core.database.check(DATASTORE_TIMEOUT), components(&state.core));
     Json(HealthInfoResponse {
-        metadatabase: BaseInfoResponse { status: status_text(status.is_ok()) },
+        metadatabase: BaseInfoResponse { status: Some(status(datastore.is_ok())) },
         scheduler: scheduler_info(&components.scheduler),
         triggerer: triggerer_info(&components.triggerer),
         dag_processor: Some(dag_processor_info(&components.dag_processor)),

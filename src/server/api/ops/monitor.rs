@@ -2,6 +2,7 @@
 
 use crate::api::ops::health::{self, Component};
 use crate::api::prelude::*;
+use crate::api::views::BUNDLE;
 use crate::http::query::Paging;
 use leoflow_base::sys::user;
 use std::cmp::Ordering;
@@ -45,6 +46,8 @@ query! {
         Parameter::new("job_type", Kind::Text),
         Parameter::new("hostname", Kind::Text),
         Parameter::new("executor_class", Kind::Text),
+        Parameter::new("dag_id", Kind::Text),
+        Parameter::new("teams", Kind::Texts),
     }
 }
 
@@ -62,6 +65,8 @@ view! {
         hostname: Option<String> = Some(hostname.to_owned()),
         unixname: Option<String> = None,
         dag_display_name: Option<String> = None,
+        team_names: Vec<String> = Vec::new(),
+        bundle_names: Option<Vec<&'static str>> = (job_type == "DagProcessorJob").then(|| vec![BUNDLE]),
     }
 }
 
@@ -80,7 +85,8 @@ pub async fn jobs(State(state): Shared, params: QueryParams<JobsQuery>) -> JsonR
     ];
     let host_name = user::host_name();
     let matches_filters = |kind: &str, component: &Component| {
-        params.text("job_type").is_none_or(|value| value == kind)
+        params.text("dag_id").is_none()
+            && params.text("job_type").is_none_or(|value| value == kind)
             && params.text("job_state").is_none_or(|value| value == job_state(component))
             && params.text("hostname").is_none_or(|value| value == host_name)
             && params.text("executor_class").is_none_or(|value| value == EXECUTOR)

@@ -2,6 +2,7 @@
 
 use crate::api::prelude::*;
 use crate::http::query::Paging;
+use std::collections::BTreeMap;
 
 query! { pub PluginsQuery(Paging) }
 
@@ -17,6 +18,7 @@ enum Destination {
     Task,
     TaskInstance,
     Base,
+    Asset,
 }
 
 /// Where the UI shows a plugin's React app: as a page, or on the dashboard.
@@ -32,7 +34,14 @@ enum ReactDestination {
     TaskInstance,
     Base,
     Dashboard,
+    Asset,
+    DagOverview,
+    TaskOverview,
 }
+
+/// For which DAGs, tasks or the like a plugin's page is shown, by kind.
+#[derive(Serialize, JsonSchema)]
+struct PluginAppliesToResponse(BTreeMap<String, Vec<String>>);
 
 #[derive(Serialize, JsonSchema)]
 struct ExternalViewResponse {
@@ -44,6 +53,7 @@ struct ExternalViewResponse {
     nav_top_level: Option<bool>,
     href: &'static str,
     destination: Destination,
+    applies_to: Option<PluginAppliesToResponse>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -58,6 +68,7 @@ struct ReactAppResponse {
     nav_top_level: Option<bool>,
     bundle_url: String,
     destination: ReactDestination,
+    applies_to: Option<PluginAppliesToResponse>,
     #[serde(flatten)]
     others: Map<String, Value>,
 }
@@ -112,6 +123,7 @@ pub struct PluginResponse {
     global_operator_extra_links: Vec<String>,
     operator_extra_links: Vec<String>,
     source: &'static str,
+    team_name: Option<String>,
     listeners: Vec<String>,
     timetables: Vec<String>,
 }
@@ -139,6 +151,7 @@ fn leoflow() -> PluginResponse {
         url_route: Some(route),
         category: Some(menu),
         nav_top_level: Some(false),
+        applies_to: None,
         href,
         destination: Destination::Nav,
         others: Map::new(),

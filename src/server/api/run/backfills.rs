@@ -7,8 +7,10 @@ use leoflow_base::counted::counted;
 use leoflow_base::sys::blocking;
 use leoflow_engine::schedule::timetable::{Info, Restriction};
 use leoflow_engine::schedule::upcoming::{self, RangeProblem};
-use leoflow_engine::store::dag::dags::{self, Dag};
-use leoflow_engine::store::run::backfills::{self, Backfill, BackfillField, BackfillRequest, Change, Reprocess};
+use leoflow_engine::store::dag::dags::{self, Dag, Scheduling};
+use leoflow_engine::store::run::backfills::{
+    self, Backfill, BackfillField, BackfillRequest, BackfillRun, BackfillRunField, Change, OfBackfill, Reprocess,
+};
 use leoflow_engine::store::run::version_choice::VersionChoice;
 use std::time::Duration;
 
@@ -60,6 +62,8 @@ pub struct BackfillPostBody {
     max_active_runs: i32,
     #[serde(default)]
     run_on_latest_version: Option<bool>,
+    #[serde(default)]
+    drain_dag: bool,
 }
 
 fn ten() -> i32 {
@@ -150,7 +154,7 @@ pub async fn outcome(Datastore(client): Datastore, Segments(id): Segments<i64>) 
 }
 
 pub async fn create(State(state): Shared, Body(body): Body<BackfillPostBody>) -> JsonResult<BackfillResponse> {
-    let requested_version = body.run_on_latest_version;
+    let (requested_version, drains) = (body.run_on_latest_version, body.drain_dag);
     let mut request: BackfillRequest = body.into();
     let client = state.core.database.get().await?;
     let dag = dags::get(&*client, &request.dag_id).await.map_err(to_api_error)?;
@@ -170,6 +174,9 @@ pub async fn create(State(state): Shared, Body(body): Body<BackfillPostBody>) ->
     let transaction = client.transaction().await?;
     let user = state.auth.admin_email();
     let created = backfills::create(&transaction, &dag, &request, &planned_runs, &user).await.map_err(to_api_error)?;
+    if drains {
+        dags::set_scheduling(&transaction, &dag.dag_id, Scheduling::Draining).await?;
+    }
     transaction.commit().await?;
     Ok(Json(view(created)))
 }
@@ -240,4 +247,49 @@ pub async fn unpause(State(state): Shared, Segments(id): Segments<u32>) -> JsonR
 
 pub async fn cancel(State(state): Shared, Segments(id): Segments<u32>) -> JsonResult<BackfillResponse> {
     change(&state, id.into(), Change::Cancel).await
+}
+
+const RUN_FIELDS: Fields<BackfillRunField> = Fields {
+    order: &[
+        ("id", BackfillRunField::Ordinal),
+        ("sort_ordinal", BackfillRunField::Ordinal),
+        ("logical_date", BackfillRunField::LogicalDate),
+    ],
+    default_order: &["sort_ordinal"],
+    ..Fields::NONE
+};
+
+query! { pub BackfillRunsQuery(RUN_FIELDS) }
+
+view! {
+    /// A date of a backfill, with its run.
+    pub struct BackfillDagRunResponse;
+    fn run_view(run: BackfillRun) {
+        #[schemars(range(min = 0))]
+        id: i64 = i64::from(run.ordinal),
+        #[schemars(range(min = 0))]
+        backfill_id: i64,
+        dag_id: String,
+        dag_run_id: Option<String> = run.run_id,
+        logical_date: Option<Stamp> = run.logical_date.map(Stamp),
+        partition_key: Option<String>,
+        sort_ordinal: i32 = run.ordinal,
+        exception_reason: Option<String>,
+        dag_run_state: Option<RunState> = run.state,
+    }
+}
+
+collection! { BackfillDagRunCollectionResponse { backfill_dag_runs: BackfillDagRunResponse } }
+
+pub async fn runs(
+    Datastore(client): Datastore,
+    Segments(id): Segments<u64>,
+    params: QueryParams<BackfillRunsQuery>,
+) -> JsonResult<BackfillDagRunCollectionResponse> {
+    let id = i64::try_from(id).unwrap_or(i64::MAX);
+    backfills::get(&*client, id).await.map_err(to_api_error)?;
+    let mut listing = params.listing(&RUN_FIELDS)?;
+    listing.filter = OfBackfill(id);
+    let page = backfills::runs(&*client, listing).await?;
+    Ok(Json(page.map(run_view).into()))
 }

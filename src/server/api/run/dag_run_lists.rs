@@ -1,5 +1,6 @@
 //! Lists of `/api/v2/dags/{dag_id}/dagRuns`, by query or by body, with Airflow's names and shapes.
 
+use crate::api::dag::dags as dag_lists;
 use crate::api::prelude::*;
 use crate::api::views::{self, DAGRunCollectionResponse};
 use crate::http::listing::{PageLimit, PageOffset, batch_body};
@@ -54,6 +55,9 @@ query! {
         Parameter::new("consuming_asset_pattern", Kind::Text),
         Parameter::new("partition_date_gte", Kind::Date),
         Parameter::new("partition_date_lte", Kind::Date),
+        Parameter::new("tags", Kind::Texts),
+        Parameter::new("tags_match_mode", Kind::OneOf(&["any", "all"])),
+        Parameter::new("teams", Kind::Texts),
     }
 }
 
@@ -62,6 +66,7 @@ fn run_listing(params: &Params) -> ApiResult<Listing<RunField>> {
     check_states(&params.texts("state"), &RunState::ALL.iter().map(|state| state.as_str()).collect::<Vec<_>>())?;
     let mut listing = params.listing_with_cursor(&FIELDS, RunField::QueuedAt)?;
     listing.test(RunField::BundleVersion, FieldTest::OneOf(params.texts("bundle_version")));
+    listing.filter.tags = dag_lists::tags(params)?;
     listing.filter.conf_contains = params.text("conf_contains").map(str::to_owned);
     listing.filter.consumed_asset = params.text("consuming_asset_pattern").map(str::to_owned);
     Ok(listing)

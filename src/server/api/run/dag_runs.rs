@@ -2,7 +2,7 @@
 
 use crate::api::instance::clear::check_note;
 use crate::api::prelude::*;
-use crate::api::views::{self, DAGRunResponse};
+use crate::api::views::{self, BUNDLE, DAGRunResponse};
 use crate::history::deleted_logs::DeletedLogs;
 use crate::http::body::nullable;
 use crate::http::caller::Caller;
@@ -11,7 +11,7 @@ use crate::http::query::UpdateMaskQuery;
 use axum::Extension;
 use axum::http::{HeaderMap, header};
 use leoflow_base::protocol::task_log;
-use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::dag::dags::{self, Scheduling};
 use leoflow_engine::store::instance::mark;
 use leoflow_engine::store::run::runs::{self, Trigger};
 use serde::Deserializer;
@@ -56,6 +56,21 @@ pub struct TriggerDAGRunPostBody {
     note: Option<String>,
     #[serde(default)]
     partition_key: Option<String>,
+    #[serde(default)]
+    bundle_version: Option<String>,
+    /// No more runs are scheduled, and the DAG is paused once its runs have ended.
+    #[serde(default)]
+    drain_dag: bool,
+}
+
+/// A run uses the current version: the version of its bundle that it could name.
+pub fn check_bundle_version(version: Option<&str>) -> ApiResult<()> {
+    match version {
+        None => Ok(()),
+        Some(version) => Err(ApiError::bad_request(format!(
+            "bundle_version {version:?} cannot be chosen: the bundle {BUNDLE} has no versions, and runs use the newest code"
+        ))),
+    }
 }
 
 /// Deserializes a nullable field that must be present.
@@ -103,7 +118,8 @@ pub async fn trigger(
         StoreError::Invalid(text) => ApiError::bad_request(text),
         other => other.into(),
     };
-    trigger_run(&state, &dag_id, trigger, convert_error).await
+    check_bundle_version(body.bundle_version.as_deref())?;
+    trigger_run(&state, &dag_id, trigger, body.drain_dag, convert_error).await
 }
 
 /// Triggers a run, with the data interval of a custom timetable unless one is given.
@@ -111,6 +127,7 @@ pub async fn trigger_run(
     state: &AppState,
     dag_id: &str,
     mut trigger: Trigger,
+    drains: bool,
     convert_error: impl FnOnce(StoreError) -> ApiError,
 ) -> JsonResult<DAGRunResponse> {
     if let (Some(date), None) = (trigger.logical_date, trigger.data_interval) {
@@ -119,6 +136,9 @@ pub async fn trigger_run(
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     let run = runs::trigger(&transaction, dag_id, &trigger).await.map_err(convert_error)?;
+    if drains {
+        dags::set_scheduling(&transaction, dag_id, Scheduling::Draining).await?;
+    }
     transaction.commit().await?;
     Ok(Json(views::run(run)))
 }

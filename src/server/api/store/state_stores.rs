@@ -2,6 +2,8 @@
 
 use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
+use crate::api::regions;
+use crate::api::views::Uuid;
 use crate::http::query::Paging;
 use jiff::SignedDuration;
 use leoflow_engine::store::asset::asset_lists;
@@ -117,6 +119,12 @@ struct AssetStateStoreLastUpdatedBy {
     run_id: Option<String>,
     task_id: Option<String>,
     map_index: Option<i32>,
+    #[schemars(with = "Option<Uuid>")]
+    task_instance_id: Option<String>,
+    #[schemars(with = "Uuid")]
+    region_id: &'static str,
+    region_index: i32,
+    try_number: Option<i32>,
 }
 
 fn last_updated_by(writer: InstanceKey) -> AssetStateStoreLastUpdatedBy {
@@ -128,6 +136,10 @@ fn last_updated_by(writer: InstanceKey) -> AssetStateStoreLastUpdatedBy {
         run_id: unless_api(writer.run.run_id),
         task_id: unless_api(writer.task_id),
         map_index: (!is_api).then_some(writer.map_index),
+        task_instance_id: None,
+        region_id: regions::OUTSIDE,
+        region_index: writer.map_index,
+        try_number: None,
     }
 }
 
@@ -143,13 +155,13 @@ view! {
 
 collection! { AssetStateStoreCollectionResponse { asset_state_store: AssetStateStoreResponse } }
 
-const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::MapIndex).or("-1");
+const MAP_INDEX: Parameter = Parameter::new("map_index", Kind::Whole).or("-1");
 
 query! { pub InstanceQuery { MAP_INDEX } }
 
 query! { pub TaskStoreQuery(Paging) { MAP_INDEX } }
 
-query! { pub ClearQuery { MAP_INDEX, Parameter::new("all_map_indices", Kind::Flag).or("false") } }
+query! { pub ClearQuery { Parameter::new("map_index", Kind::MapIndex).or("-1"), Parameter::new("all_map_indices", Kind::Flag).or("false") } }
 
 query! { pub AssetStoreQuery(Paging) }
 

@@ -4,6 +4,7 @@ use super::nullable;
 use super::operation::{JSON, Operation, Schemas};
 use super::routes::Entry;
 use crate::http::api_error::capitalised;
+use crate::http::query::{Kind, Parameter};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -42,10 +43,17 @@ pub fn document(version: &str, entries: &[Entry]) -> Value {
     document
 }
 
+/// The parameters that name a region, from Airflow 3.4 on.
+const REGION: [Parameter; 2] =
+    [Parameter::new("region_id", Kind::Uuid), Parameter::new("region_index", Kind::MapIndex)];
+
 /// Describes one operation.
 fn describe(entry: &Entry, schemas: &mut Schemas) -> Value {
     let mut operation = Operation::for_path(&entry.path);
     (entry.describe)(&mut operation, schemas);
+    if entry.takes_region {
+        operation.parameters.extend(REGION.iter().map(Parameter::value));
+    }
     let has_input = !operation.parameters.is_empty() || operation.body.is_some();
     let (status, content) = operation.success;
     let mut responses = Map::new();

@@ -22,6 +22,8 @@ pub struct Entry {
     pub errors: &'static [u16],
     /// True when the operation requires a login.
     pub needs_token: bool,
+    /// True when its query may name a region, which a layer translates.
+    pub takes_region: bool,
     pub describe: fn(&mut Operation, &mut Schemas),
 }
 
@@ -106,7 +108,16 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     {
         let path = documented_path(&format!("{BASE}{path}"));
         let (tags, needs_token) = (self.tags, self.needs_token);
-        self.entries.push(Entry { method, path, id, tags, errors, needs_token, describe: H::describe });
+        self.entries.push(Entry {
+            method,
+            path,
+            id,
+            tags,
+            errors,
+            needs_token,
+            takes_region: false,
+            describe: H::describe,
+        });
         self
     }
 

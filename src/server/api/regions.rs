@@ -1,0 +1,113 @@
+//! `region_id` and `region_index`, which name an instance from Airflow 3.4 on. A region is an iteration of a loop, which
+//! Leoflow does not have: all instances are in the one region outside of loops, with their map index as the index.
+
+use super::Routes;
+use crate::api::prelude::*;
+use crate::http::openapi::routes::Entry;
+use axum::extract::{Query, Request};
+use axum::http::Uri;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// The id of the region outside of loops.
+pub const OUTSIDE: &str = "00000000-0000-0000-0000-000000000000";
+
+/// True for an operation that takes a region in its query.
+fn takes_region(entry: &Entry) -> bool {
+    // These have the region in their body.
+    const IN_BODY: [&str; 4] =
+        ["bulk_task_instances", "create_xcom_entry", "get_task_instances_batch", "update_xcom_entry"];
+    let is_about_instances = ["/taskInstances", "/taskGroupInstances", "/hitlDetails", "/eventLogs"];
+    is_about_instances.iter().any(|part| entry.path.contains(part))
+        && !IN_BODY.contains(&entry.id)
+        && entry.id != "get_event_log"
+}
+
+/// Routes whose operations take a region where Airflow's do.
+pub fn accepted_by(mut routes: Routes) -> Routes {
+    for entry in &mut routes.entries {
+        entry.takes_region = takes_region(entry);
+    }
+    routes.router = routes.router.layer(from_fn(translate));
+    routes
+}
+
+/// Replaces the region in a query by the map index that it stands for.
+async fn translate(mut request: Request, next: Next) -> ApiResult<Response> {
+    if let Some(uri) = translated(request.uri())? {
+        *request.uri_mut() = uri;
+    }
+    Ok(next.run(request).await)
+}
+
+fn translated(uri: &Uri) -> ApiResult<Option<Uri>> {
+    if !uri.query().is_some_and(|query| query.contains("region_i")) {
+        return Ok(None);
+    }
+    let Ok(Query(mut pairs)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else { return Ok(None) };
+    let value = |name: &str| pairs.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let number = |name: &str| {
+        let parse = |text: String| {
+            let message = "Input should be a valid integer, unable to parse string as an integer";
+            text.parse::<i32>().map_err(|_| ApiError::unprocessable(&["query", name], "int_parsing", message))
+        };
+        value(name).map(parse).transpose()
+    };
+    let index = map_index("query", value("region_id").as_deref(), number("region_index")?, number("map_index")?)?;
+    let rest = |name: &str| !["region_id", "region_index"].contains(&name) && (name != "map_index" || index.is_none());
+    pairs.retain(|(name, _)| rest(name));
+    pairs.extend(index.map(|index| ("map_index".to_owned(), index.to_string())));
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    let path_and_query = format!("{}?{}", uri.path(), query.join("&"));
+    path_and_query.parse().map(Some).map_err(|error| ApiError::internal(&error))
+}
+
+/// Returns the map index that a region and a map index name together; `None` if neither is given. `location` is `query`
+/// or `body`.
+pub fn map_index(
+    location: &'static str,
+    region_id: Option<&str>,
+    region_index: Option<i32>,
+    map_index: Option<i32>,
+) -> ApiResult<Option<i32>> {
+    if let Some(id) = region_id {
+        let digits: Vec<char> = id.chars().filter(|c| *c != '-').collect();
+        if digits.len() != 32 || !digits.iter().all(char::is_ascii_hexdigit) {
+            let message = "Input should be a valid UUID";
+            return Err(ApiError::unprocessable(&[location, "region_id"], "uuid_parsing", message));
+        }
+        if digits.iter().any(|digit| *digit != '0') {
+            return Err(ApiError::not_found(format!("The region {id} does not exist: no task here is in a loop")));
+        }
+    }
+    match (region_index, map_index) {
+        (Some(region), Some(index)) if region != index => {
+            Err(ApiError::bad_request("map_index and region_index must identify the same stored index"))
+        }
+        (region, index) => Ok(region.or(index)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Result<Option<String>, StatusCode> {
+        let uri = format!("/a?{text}").parse().unwrap();
+        let translated = translated(&uri).map_err(|error| error.status())?;
+        Ok(translated.map(|uri| uri.query().unwrap().to_owned()))
+    }
+
+    #[test]
+    fn a_region_becomes_a_map_index() {
+        assert_eq!(query("limit=5"), Ok(None));
+        assert_eq!(query(&format!("region_id={OUTSIDE}&limit=5")), Ok(Some("limit=5".to_owned())));
+        assert_eq!(query("region_index=3&state=a%26b"), Ok(Some("state=a%26b&map_index=3".to_owned())));
+        assert_eq!(query("region_index=3&map_index=3"), Ok(Some("map_index=3".to_owned())));
+        assert_eq!(query("region_index=3&map_index=4"), Err(StatusCode::BAD_REQUEST));
+        assert_eq!(query("region_id=0193f2b0-0000-7000-8000-000000000001"), Err(StatusCode::NOT_FOUND));
+        assert_eq!(query("region_id=x"), Err(StatusCode::UNPROCESSABLE_ENTITY));
+    }
+}
