@@ -17,6 +17,7 @@ mod wheel;
 
 use clap::Parser;
 use jiff::{SignedDuration, Timestamp};
+use leoflow::airflow_minors::preferred_ui;
 use leoflow::config::Channel;
 use leoflow::contract::Contract;
 use leoflow::python;
@@ -153,9 +154,9 @@ fn main() -> ExitCode {
         Cli::PublicKey { key } => sign::public_key(&key).map(|text| println!("{text}")),
         Cli::Sign { key, file } => sign::Key::load(&key).and_then(|key| key.sign(&file)),
         Cli::PythonPackages { folder } => python::download_packages(&folder).map_err(|error| error.to_string()),
-        Cli::AirflowUi { folder } => {
-            web_ui::download(&folder).map(|wheel| println!("{}", wheel.display())).map_err(|error| error.to_string())
-        }
+        Cli::AirflowUi { folder } => web_ui::download(&folder, preferred_ui())
+            .map(|wheel| println!("{}", wheel.display()))
+            .map_err(|error| error.to_string()),
         Cli::Licenses { target, output } => licenses::write(&target, &output),
         Cli::CheckGlibc { limit, path } => elf::check_glibc(&path, &limit),
         Cli::Formula { dist, url } => print_formula(&dist, &url),
@@ -309,7 +310,7 @@ impl Make {
     /// Packs the web UI: one file, the same for all platforms.
     fn airflow_ui(&self, wheel: &Path, target: &str, last: Option<&Release>) -> Outcome<Component> {
         let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let tree = web_ui::tree_of_wheel(wheel, unpacked.path()).map_err(|error| error.to_string())?;
+        let tree = web_ui::tree_of_wheel(wheel, unpacked.path(), preferred_ui()).map_err(|error| error.to_string())?;
         let (files, size) = pack::folder(&tree)?;
         let url = format!("{}-{}-{}.tar.zst", web_ui::COMPONENT, web_ui::version(), self.version);
         self.component((web_ui::COMPONENT, target), url, (web_ui::version().to_owned(), files, size), last)

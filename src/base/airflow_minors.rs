@@ -59,6 +59,27 @@ pub fn web_uis() -> &'static [WebUi] {
     &UIS
 }
 
+/// For a table without a UI, which a test excludes.
+const NO_UI: WebUi = WebUi { version: "", wheel: "", tree: "" };
+
+/// The UI that an instance serves unless its settings choose another.
+pub fn preferred_ui() -> &'static WebUi {
+    web_uis().last().unwrap_or(&NO_UI)
+}
+
+/// The UI of a minor version: `3.4`.
+pub fn ui_of(minor: &str) -> Option<&'static WebUi> {
+    let is_minor = minor.split('.').count() == 2;
+    web_uis().iter().find(|ui| is_minor && version(ui.version) == version(minor))
+}
+
+impl WebUi {
+    /// True for the UI of a minor version or of a later one.
+    pub fn is_at_least(&self, minor: Version) -> bool {
+        version(self.version).is_some_and(|own| own >= minor)
+    }
+}
+
 /// Parses the minor version: `(3, 4)` for `3.4.0rc1`.
 pub fn version(text: &str) -> Option<Version> {
     let mut parts = text.split('.').map(|part| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
@@ -78,5 +99,10 @@ mod tests {
             assert_eq!(version(minor.tried), Some(minor.airflow));
         }
         assert!(web_uis().iter().all(|ui| ui.wheel.len() == 64 && ui.tree.len() == 64));
+        assert_eq!(ui_of("3.3"), Some(preferred_ui()));
+        // The small package implements the version whose UI is shown.
+        let small = include_str!("../python/package/leoflow/common/airflow_version.py");
+        assert!(small.contains(&format!("version = \"{}\"\n", preferred_ui().version)));
+        assert_eq!((ui_of("3.2"), ui_of("3.3.2"), ui_of("x")), (None, None, None));
     }
 }

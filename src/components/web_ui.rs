@@ -5,7 +5,7 @@ use crate::archive::{self, ArchiveError};
 use crate::wheel::{self, DownloadError};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use leoflow_base::airflow_minors::{WebUi, web_uis};
+use leoflow_base::airflow_minors::{WebUi, preferred_ui};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::fs::files;
@@ -27,22 +27,14 @@ const LICENSES: [&str; 2] = ["LICENSE", "NOTICE"];
 /// Files smaller than this are not compressed, in bytes.
 const COMPRESSED_FROM: u64 = 1024;
 
-/// For a table without a UI, which a test excludes.
-const NONE: WebUi = WebUi { version: "", wheel: "", tree: "" };
-
-/// The UI that an instance serves.
-fn preferred() -> &'static WebUi {
-    web_uis().last().unwrap_or(&NONE)
-}
-
-/// Airflow version of the UI.
+/// Airflow version of the UI that setup installs and a release contains.
 pub fn version() -> &'static str {
-    preferred().version
+    preferred_ui().version
 }
 
 /// Folder of the UI, if installed.
-pub fn installed(home: &Home) -> Option<PathBuf> {
-    Some(folder(home, version())).filter(|folder| folder.is_dir())
+pub fn installed(home: &Home, ui: &WebUi) -> Option<PathBuf> {
+    Some(folder(home, ui.version)).filter(|folder| folder.is_dir())
 }
 
 /// All installed versions: an earlier release needs its own version again after a rollback.
@@ -106,8 +98,8 @@ pub enum UiError {
     Io { path: PathBuf, source: io::Error },
     #[error("{file}: {source}")]
     Archive { file: PathBuf, source: ArchiveError },
-    #[error("{0} is not the web UI of Airflow {version}", version = version())]
-    OtherVersion(PathBuf),
+    #[error("{file} is not the web UI of Airflow {version}")]
+    OtherVersion { file: PathBuf, version: &'static str },
     #[error(transparent)]
     Wheel(#[from] DownloadError),
     #[error("{file}; and from the package index: {index}")]
@@ -125,33 +117,37 @@ impl UiError {
     }
 }
 
-/// Gets the UI, checks it, and installs it by one rename. A failure leaves nothing behind.
-pub fn install(home: &Home, source: &UiSource) -> Result<(), UiError> {
-    if installed(home).is_some() {
+/// Gets a UI, checks it, and installs it by one rename. A failure leaves nothing behind. A release contains only the
+/// preferred UI; any other one comes from the package index or from a wheel.
+pub fn install(home: &Home, source: &UiSource, ui: &WebUi) -> Result<(), UiError> {
+    if installed(home, ui).is_some() {
         return Ok(());
     }
     if let UiSource::NextToBinary(file) = source {
-        return install(home, &UiSource::File(file.clone())).or_else(|file| {
-            install(home, &UiSource::Index)
+        if ui != preferred_ui() {
+            return install(home, &UiSource::Index, ui);
+        }
+        return install(home, &UiSource::File(file.clone()), ui).or_else(|file| {
+            install(home, &UiSource::Index, ui)
                 .map_err(|index| UiError::Nowhere { file: Box::new(file), index: Box::new(index) })
         });
     }
-    if *source == UiSource::Index && shared::copy_from_other_instance(home, &folder(home, version())) {
+    if *source == UiSource::Index && shared::copy_from_other_instance(home, &folder(home, ui.version)) {
         return Ok(());
     }
-    install_from(home, version(), |staging| {
+    install_from(home, ui.version, |staging| {
         let file = match source {
             UiSource::None => return Err(UiError::Disabled),
             UiSource::File(path) | UiSource::NextToBinary(path) => path.clone(),
-            UiSource::Index => download(&staging.join("download"))?,
+            UiSource::Index => download(&staging.join("download"), ui)?,
         };
         if file.extension().is_some_and(|end| end == "whl") {
-            return tree_of_wheel(&file, staging);
+            return tree_of_wheel(&file, staging, ui);
         }
         let tree = tree_of_archive(&file, staging)?;
         match tree_sha256(&tree).map_err(UiError::at(&tree))? {
-            sha256 if sha256 == preferred().tree => Ok(tree),
-            _ => Err(UiError::OtherVersion(file)),
+            sha256 if sha256 == ui.tree => Ok(tree),
+            _ => Err(UiError::OtherVersion { file, version: ui.version }),
         }
     })
 }
@@ -184,8 +180,8 @@ fn install_from(
 }
 
 /// Extracts the UI's files with `LICENSE` and `NOTICE` from the wheel into `tree` below `folder`.
-pub fn tree_of_wheel(wheel: &Path, folder: &Path) -> Result<PathBuf, UiError> {
-    wheel::check(wheel, preferred().wheel)?;
+pub fn tree_of_wheel(wheel: &Path, folder: &Path, ui: &WebUi) -> Result<PathBuf, UiError> {
+    wheel::check(wheel, ui.wheel)?;
     let unpacked = folder.join("unpacked");
     fs::create_dir(&unpacked).map_err(UiError::at(&unpacked))?;
     archive::unpack_wheel(wheel, &unpacked, is_ui_file).map_err(UiError::archive(wheel))?;
@@ -236,8 +232,8 @@ pub fn files_below(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The package of the UI with its version, in pip's notation.
-pub fn requirement() -> String {
-    format!("{PACKAGE}=={}", version())
+pub fn requirement(ui: &WebUi) -> String {
+    format!("{PACKAGE}=={}", ui.version)
 }
 
 /// Finds the wheel of the UI among downloads.
@@ -247,9 +243,9 @@ pub fn wheel_in(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Downloads the wheel into a new folder.
-pub fn download(folder: &Path) -> Result<PathBuf, DownloadError> {
+pub fn download(folder: &Path, ui: &WebUi) -> Result<PathBuf, DownloadError> {
     fs::create_dir(folder).map_err(DownloadError::at(folder))?;
-    wheel::download(&wheel::Wheels { packages: &[&requirement()], platforms: &["any"] }, folder, LIMIT)?;
+    wheel::download(&wheel::Wheels { packages: &[&requirement(ui)], platforms: &["any"] }, folder, LIMIT)?;
     wheel::find(folder, |name| name.ends_with(".whl"))
 }
 

@@ -25,7 +25,7 @@ IDS = {
 }
 # Statuses of operations that the server refuses by default, as Airflow does.
 REFUSED = {
-    "list_teams": [403], "get_pending_partitioned_dag_run": [404], "get_external_log_url": [400],
+    "get_callback_logs": [404], "get_loop_summary": [404], "get_loop_history": [404], "list_teams": [403], "get_pending_partitioned_dag_run": [404], "get_external_log_url": [400],
     "test_connection": [403], "enqueue_connection_test": [403], "get_connection_test": [403, 404, 422],
 }
 BACKFILL = {"dag_id": "weekly", "from_date": "2026-01-01T00:00:00Z", "to_date": "2026-01-20T00:00:00Z"}

@@ -1,6 +1,7 @@
 //! The table of the keys in `config.yaml`, with the check of each key's value.
 
 use super::{BackupSettings, DatastoreSetting, HistorySettings, NotifySettings, SecretReference, UpgradeSettings};
+use crate::airflow_minors::ui_of;
 use crate::protocol::log;
 use serde_yaml::{Mapping, Value};
 use std::net::Ipv4Addr;
@@ -77,6 +78,11 @@ pub(super) fn field<'a, T>(
     mapping.get(subkey).map(|value| read(value).ok_or(ValueError::in_subkey(subkey, allowed))).transpose()
 }
 
+/// The text of a version, which YAML may read as a number.
+pub(super) fn scalar_text(value: &Value) -> String {
+    value.as_str().map(str::to_owned).or_else(|| value.as_f64().map(|number| number.to_string())).unwrap_or_default()
+}
+
 /// Reads a whole number of at least 1.
 pub(super) fn count(value: &Value) -> Option<u64> {
     value.as_u64().filter(|count| *count >= 1)
@@ -88,6 +94,9 @@ pub const KEYS: &[Key] = &[
         value.as_str().is_some_and(is_name)
     }),
     scalar("workspace", "an absolute path", is_absolute_path),
+    scalar("web_ui", "a minor version of Airflow whose web UI this release serves, such as 3.3", |value| {
+        ui_of(&scalar_text(value)).is_some()
+    }),
     scalar("port", "a port number from 1 to 65535", |value| is_within(value, 1, 65535)),
     scalar("host", "an IPv4 address such as 127.0.0.1 or 0.0.0.0", |value| {
         let is_own = |host: Ipv4Addr| !host.is_multicast() && !host.is_broadcast();

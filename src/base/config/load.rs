@@ -1,7 +1,7 @@
 //! Reads and checks one config file. Errors name the line and the allowed values.
 
 use super::document::{Problem, line_of, line_of_subkey, show, to_mapping};
-use super::keys::{Deprecated, KEYS, ValueError};
+use super::keys::{Deprecated, KEYS, ValueError, scalar_text};
 use super::origin::Origins;
 use super::recipient::UnreadableSecret;
 use super::renamed::rename_deprecated;
@@ -9,6 +9,7 @@ use super::{
     BackupSettings, DEFAULT_ADMIN_EMAIL, DEFAULT_MAX_MAP_LENGTH, DEFAULT_PORT, DEPRECATED, DatastoreSetting,
     HistorySettings, NotifySettings, SIZE_LIMIT, UpgradeSettings,
 };
+use crate::airflow_minors::{WebUi, preferred_ui, ui_of};
 use crate::build_info;
 use crate::protocol::log;
 use crate::sys::fs::files;
@@ -35,6 +36,8 @@ pub struct Config {
     pub jwt_secret: Option<String>,
     pub encryption_key: Option<String>,
     pub python: Option<PathBuf>,
+    /// The web UI that the server shows.
+    pub web_ui: &'static WebUi,
     /// Maximum number of elements that a task's result may have for another task to be mapped over it.
     pub max_map_length: u64,
     /// Level of log messages.
@@ -212,6 +215,7 @@ impl From<&Mapping> for Config {
             jwt_secret: text("jwt_secret"),
             encryption_key: text("encryption_key"),
             python: text("python").map(PathBuf::from),
+            web_ui: mapping.get("web_ui").and_then(|value| ui_of(&scalar_text(value))).unwrap_or_else(preferred_ui),
             max_map_length: number("max_map_length").unwrap_or(DEFAULT_MAX_MAP_LENGTH),
             log_level: text("log_level").and_then(|name| log::level(&name)).unwrap_or(Level::INFO),
             datastore: mapping

@@ -71,6 +71,12 @@ pub const SETTINGS: &[Setting] = &[
         "path of the Python that runs your DAGs",
     )),
     at_start(described_default(
+        "web_ui",
+        "3.3",
+        "minor version of Airflow whose web UI is shown: 3.3 or 3.4; another one than the default comes from the package \
+         index",
+    )),
+    at_start(described_default(
         "datastore",
         "managed",
         "location of your data: managed, docker, or datastore.url; change it with `leoflow lite move-datastore`",

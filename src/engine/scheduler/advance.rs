@@ -298,6 +298,6 @@ async fn finish(
 
 /// Completes the backfill of a run that has ended, and wakes queued runs that may wait for its end.
 async fn announce_end(transaction: &Transaction<'_>, key: &RunKey) -> Result<()> {
-    runs::settle_end(transaction, key).await?;
+    runs::complete_backfill_of(transaction, key).await?;
     events::notify(transaction, &Event::Sweep).await
 }

@@ -9,6 +9,7 @@ use super::totals::Totals;
 use crate::model::keys::RunKey;
 use crate::store::asset::{assets, partitions};
 use crate::store::clock_step::{self, Sensors};
+use crate::store::dag::dags;
 use crate::store::events::{self, Event};
 use crate::store::run::{active, new_run};
 use crate::store::{Result, StoreError, notifications, session, transition};
@@ -330,6 +331,7 @@ impl PendingWork {
         pending_queries: &mut PendingQueries,
     ) -> Result<()> {
         if std::mem::take(&mut self.schedules) {
+            dags::pause_drained(client).await?;
             due_runs::update_next_runs(client, evaluator, pending_queries).await?;
             // Each pass creates at most one run of a DAG, because its next run must be computed first.
             self.schedules = due_runs::make_due_runs(client).await? > 0;

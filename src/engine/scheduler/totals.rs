@@ -41,7 +41,7 @@ pub struct Totals {
     failed: Durations,
     delays: Durations,
     finished: Family<FinishLabels, Counter>,
-    /// Where ended runs are sent, if anybody reads them.
+    /// The receiver of ended runs, if there is one.
     ended_runs: Arc<OnceLock<mpsc::Sender<RunKey>>>,
 }
 

@@ -3,6 +3,7 @@
 
 use super::plan::Plan;
 use super::step::Step;
+use leoflow_base::airflow_minors::preferred_ui;
 use leoflow_base::home::progress::{Progress, Reporter};
 use leoflow_base::home::{Home, shared};
 use leoflow_base::sys::blocking;
@@ -79,7 +80,7 @@ impl Extra {
         let home = home.clone();
         let fetch = move || {
             let wheel = Downloads::of(&home, common.as_ref())?.and_then(|all| web_ui::wheel_in(&all.folder));
-            Ok(web_ui::install(&home, &wheel.map_or(source, UiSource::File))?)
+            Ok(web_ui::install(&home, &wheel.map_or(source, UiSource::File), preferred_ui())?)
         };
         Self {
             name: "Airflow's web UI",
@@ -126,7 +127,8 @@ impl Downloads {
         let failed = |source| ExtraError::Folder { folder: downloads.folder.clone(), source };
         home.create_folder(&home.python()).map_err(failed)?;
         home.create_folder(&downloads.folder).map_err(failed)?;
-        let packages: Vec<String> = python::package_requirements().chain([web_ui::requirement()]).collect();
+        let packages: Vec<String> =
+            python::package_requirements().chain([web_ui::requirement(preferred_ui())]).collect();
         let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
         let wheels = Wheels { packages: &packages, platforms: python::PACKAGE_PLATFORMS };
         wheel::download(&wheels, &downloads.folder, LIMIT)?;
@@ -161,7 +163,7 @@ mod tests {
         home.create().unwrap();
         let downloads = Downloads { folder: folder.path().join("download") };
         std::fs::create_dir(&downloads.folder).unwrap();
-        let name = web_ui::requirement().replace('-', "_").replace("==", "-") + "-py3-none-any.whl";
+        let name = web_ui::requirement(preferred_ui()).replace('-', "_").replace("==", "-") + "-py3-none-any.whl";
         std::fs::write(downloads.folder.join(name), "altered").unwrap();
         let refused = async |common| {
             let common = Some(Arc::new(OnceLock::from(common)));

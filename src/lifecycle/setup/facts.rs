@@ -2,6 +2,7 @@
 
 use super::receipt::{Receipt, ReceiptError};
 use super::{install_self, scaffold};
+use leoflow_base::airflow_minors::preferred_ui;
 use leoflow_base::config::{self, Config, ConfigError, DatastoreSetting};
 use leoflow_base::home::journal::{self, JournalError, Operation};
 use leoflow_base::home::{Home, instances};
@@ -103,7 +104,7 @@ pub(crate) fn gather(
         postgres_needs_network: Sources::for_home(home).need_network(),
         packages_present: python::installed_packages(home).is_some()
             || PackageSource::from_environment() == PackageSource::None,
-        ui_present: web_ui::installed(home).is_some() || UiSource::from_environment() == UiSource::None,
+        ui_present: web_ui::installed(home, preferred_ui()).is_some() || UiSource::from_environment() == UiSource::None,
         installed_version: install_self::installed_version(home),
         own_version: own_version.to_owned(),
         own_version_is_installed: binary == InstalledBinary::Compare && install_self::is_installed(home, own_version),

@@ -8,6 +8,7 @@ use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::descriptors::FIRST_PASSED;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::planner::retry;
+use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::versions::{self, Version};
 use leoflow_engine::store::instance::claimed::Claimed;
@@ -149,6 +150,7 @@ impl TaskContext {
             "data_interval_start": time(claimed.data_interval_start),
             "data_interval_end": time(claimed.data_interval_end),
             "run_after": time(Some(claimed.run_after)),
+            "waited_for_assets": matches!(version.structure.timetable, Some(Timetable::AssetAndTime { .. })),
             "run_queued_at": time(Some(claimed.run_queued_at)),
             "run_start_date": time(claimed.run_start_date),
             "partition_key": claimed.partition.as_ref().map(|partition| &partition.key),

@@ -5,6 +5,7 @@ use super::declaration::declared::Declared;
 use super::error::EnvironmentError;
 use super::{pins, uv_messages};
 use leoflow_base::airflow_minors::{Minor, Version, minors, version};
+use pep440_rs::Operator;
 
 /// A package of Airflow, with the first version that is supported and the first newer one that is not.
 struct Supported {
@@ -34,8 +35,10 @@ pub fn bounds() -> Vec<String> {
 /// a pre-release only of packages of which one is demanded by name.
 pub fn pre_release_parts(requirement: &str) -> Vec<String> {
     let pinned = (pins::name_of(requirement) == "apache-airflow").then(|| pins::specifiers_of(requirement)).flatten();
-    let pinned =
-        pinned.and_then(|all| all.iter().map(|one| one.version().clone()).find(|version| version.any_prerelease()));
+    let pinned = pinned.and_then(|all| {
+        let exact = all.iter().filter(|one| matches!(one.operator(), Operator::Equal | Operator::ExactEqual));
+        exact.map(|one| one.version().clone()).find(pep440_rs::Version::any_prerelease)
+    });
     let Some(pinned) = pinned.map(|version| version.to_string()) else { return Vec::new() };
     let sdk =
         version(&pinned).and_then(|minor| minors().iter().find(|known| known.airflow == minor)).map(|known| known.sdk);
@@ -193,6 +196,8 @@ mod tests {
         assert_eq!(pre_release_parts("apache-airflow==3.4.0b2"), parts);
         assert_eq!(pre_release_parts("apache-airflow==3.3.2"), [""; 0]);
         assert_eq!(pre_release_parts("pandas==3.0.0rc1"), [""; 0]);
+        assert_eq!(pre_release_parts("apache-airflow>=3.2.0rc1,<3.4"), [""; 0]);
+        assert_eq!(pre_release_parts("apache-airflow!=3.4.0b1"), [""; 0]);
     }
 
     #[test]

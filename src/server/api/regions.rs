@@ -3,11 +3,14 @@
 
 use super::Routes;
 use crate::api::prelude::*;
+use crate::http::openapi::operation::Input;
 use crate::http::openapi::routes::Entry;
-use axum::extract::{Query, Request};
+use axum::extract::{FromRequestParts, Query, Request};
 use axum::http::Uri;
+use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
+use leoflow_engine::model::keys::NOT_MAPPED;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The id of the region outside of loops.
@@ -54,7 +57,10 @@ fn translated(uri: &Uri) -> ApiResult<Option<Uri>> {
         };
         value(name).map(parse).transpose()
     };
-    let index = map_index("query", value("region_id").as_deref(), number("region_index")?, number("map_index")?)?;
+    // The path of an instance of a mapped task has the index after the task's id.
+    let in_path = uri.path().split_once("/taskInstances/").and_then(|(_, rest)| rest.split('/').nth(1)?.parse().ok());
+    let named = in_path.or(number("map_index")?);
+    let index = map_index("query", value("region_id").as_deref(), number("region_index")?, named)?;
     let rest = |name: &str| !["region_id", "region_index"].contains(&name) && (name != "map_index" || index.is_none());
     pairs.retain(|(name, _)| rest(name));
     pairs.extend(index.map(|index| ("map_index".to_owned(), index.to_string())));
@@ -63,6 +69,21 @@ fn translated(uri: &Uri) -> ApiResult<Option<Uri>> {
     let path_and_query = format!("{}?{}", uri.path(), query.join("&"));
     path_and_query.parse().map(Some).map_err(|error| ApiError::internal(&error))
 }
+
+/// The map index that the region of a query stands for; not mapped without a region. For operations whose query names no
+/// map index.
+pub struct Region(pub i32);
+
+impl<S: Send + Sync> FromRequestParts<S> for Region {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        let params = Params::from_request_parts(parts, state).await?;
+        Ok(Self(params.map_index()?.unwrap_or(NOT_MAPPED)))
+    }
+}
+
+impl Input for Region {}
 
 /// Returns the map index that a region and a map index name together; `None` if neither is given. `location` is `query`
 /// or `body`.
@@ -109,5 +130,7 @@ mod tests {
         assert_eq!(query("region_index=3&map_index=4"), Err(StatusCode::BAD_REQUEST));
         assert_eq!(query("region_id=0193f2b0-0000-7000-8000-000000000001"), Err(StatusCode::NOT_FOUND));
         assert_eq!(query("region_id=x"), Err(StatusCode::UNPROCESSABLE_ENTITY));
+        let in_path = "/dags/d/dagRuns/r/taskInstances/t/3/tries?region_index=4".parse().unwrap();
+        assert!(translated(&in_path).is_err());
     }
 }

@@ -128,6 +128,10 @@ view! {
 }
 
 impl DagVersionResponse {
+    pub fn id(self) -> String {
+        self.id
+    }
+
     /// The version as if its bundle had no versions, as Airflow's local bundles. The UI's Code tab lacks the label of a
     /// bundle version. Only DAGs, runs and task instances have one: with it the UI offers to rerun the newest version.
     pub fn without_bundle(self) -> Self {

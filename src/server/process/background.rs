@@ -64,7 +64,7 @@ impl Background {
         let variable = move |name: &str| leoflow_python::variable(&folders, name);
         self.helpers.push(spawn_local(telemetry::run(state.core.clone(), state.release.version, variable)));
         self.helpers.push(spawn_local(later_migrations::run(state.clone())));
-        self.helpers.push(spawn_local(ui_component::install(state.core.home.clone(), state.release.ui.clone())));
+        self.helpers.push(spawn_local(ui_component::install(state.core.home.clone(), state.release.clone())));
         let state = state.clone();
         self.scheduler = Some(spawn_local(async move {
             let (on_event, on_beat) =

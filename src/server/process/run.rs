@@ -87,7 +87,7 @@ pub async fn run(
     let phase = Phase::new(options.port, private_socket);
     let core = Core::new(home.clone(), Database::new(&application), cipher, phase);
     let python = settings.config.python.clone();
-    let state = AppState::new(Arc::new(core), Release::new(version), secrets, python);
+    let state = AppState::new(Arc::new(core), Release::new(version, settings.config.web_ui), secrets, python);
     tokio::select! {
         () = &mut shutdown => return Ok(()),
         loaded = load_revoked(&state) => loaded?,

@@ -1,10 +1,11 @@
 //! Installs Airflow's web UI if setup has not installed it.
 
+use super::Release;
 use leoflow_base::home::Home;
 use leoflow_base::sys::blocking;
 use leoflow_base::sys::mutex::lock;
 use leoflow_components::web_ui::{self, UiSource};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -30,13 +31,14 @@ impl UiComponent {
 }
 
 /// Installs the UI from its source, and retries until it succeeds. Gives up if the source is `UiSource::None`.
-pub async fn install(home: Home, ui: Arc<UiComponent>) {
+pub async fn install(home: Home, Release { ui, web_ui: chosen, .. }: Release) {
     let source = UiSource::from_environment();
     let mut pause = FIRST_PAUSE;
-    while web_ui::installed(&home).is_none() {
+    while web_ui::installed(&home, chosen).is_none() {
         ui.set(None);
         let (folder, from) = (home.clone(), source.clone());
-        let installed = blocking::run(move || web_ui::install(&folder, &from).map_err(|error| error.to_string())).await;
+        let installed =
+            blocking::run(move || web_ui::install(&folder, &from, chosen).map_err(|error| error.to_string())).await;
         match installed.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(()) => info!("installed Airflow's web UI"),
             Err(reason) if source == UiSource::None => return ui.set(Some(reason)),

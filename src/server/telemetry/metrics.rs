@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 /// The protocol's word for values that count from the start of the process.
 const CUMULATIVE: u8 = 2;
 
-/// What begins the names of Airflow's metrics in Prometheus, and what does in OpenTelemetry, where words of a name are
-/// separated by dots.
+/// Prefixes of metrics' names for Prometheus, each with the one for OpenTelemetry, where dots separate the parts.
 const PREFIXES: [(&str, &str); 9] = [
     ("airflow_dagrun_duration_", "airflow.dagrun.duration."),
     ("airflow_dagrun_", "airflow.dagrun."),

@@ -34,11 +34,18 @@ const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), D
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error("{}", web::chain(.0))]
-    Http(#[from] reqwest::Error),
+    Http(reqwest::Error),
     #[error("it answered {0}")]
     Status(reqwest::StatusCode),
     #[error("it does not answer")]
     Timeout,
+}
+
+impl From<reqwest::Error> for ExportError {
+    /// The address may contain a secret.
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(error.without_url())
+    }
 }
 
 /// Sends until the server stops; ends at once if nothing is to be sent. `variable` reads a variable of the server.
@@ -77,32 +84,36 @@ impl Exporter {
             {
                 runs.push(run);
             }
-            let spans = match self.spans(&std::mem::take(&mut runs)).await {
-                Ok(spans) => spans,
-                Err(error) => {
-                    warn!("some traces are not sent: {error}");
-                    continue;
+            let mut spans = Vec::new();
+            for run in runs.drain(..) {
+                match self.spans(&run).await {
+                    Ok(of_run) => spans.extend(of_run),
+                    Err(error) => warn!("the trace of run {} of {} is not sent: {error}", run.run_id, run.dag_id),
                 }
-            };
-            for spans in spans.chunks(MAX_SPANS) {
-                let request = otlp::traces(&self.settings.resource, self.version, spans);
-                self.send(destination, &request, &mut is_reached, &PAUSES).await;
+                if spans.len() >= MAX_SPANS {
+                    self.send_spans(destination, std::mem::take(&mut spans), &mut is_reached).await;
+                }
             }
+            self.send_spans(destination, spans, &mut is_reached).await;
         }
     }
 
-    async fn spans(&self, runs: &[RunKey]) -> Result<Vec<Value>, DatastoreError> {
-        let client = self.core.database.get().await?;
-        let mut spans = Vec::new();
-        for key in runs {
-            if let Some((run, tries)) = store::ended(&*client, key).await? {
-                let trace = traces::Trace::new(&run);
-                if trace.is_sampled(self.settings.ratio) {
-                    spans.extend(traces::spans(&trace, &run, &tries));
-                }
-            }
+    async fn send_spans(&self, destination: &Destination, spans: Vec<Value>, is_reached: &mut bool) {
+        for spans in spans.chunks(MAX_SPANS) {
+            let request = otlp::traces(&self.settings.resource, self.version, spans);
+            self.send(destination, &request, is_reached, &PAUSES).await;
         }
-        Ok(spans)
+    }
+
+    /// The spans of a run; none if it is not sampled, runs again or was deleted.
+    async fn spans(&self, key: &RunKey) -> Result<Vec<Value>, DatastoreError> {
+        let client = self.core.database.get().await?;
+        let Some(run) = store::ended(&*client, key).await? else { return Ok(Vec::new()) };
+        let trace = traces::Trace::new(&run);
+        if !trace.is_sampled(self.settings.ratio) {
+            return Ok(Vec::new());
+        }
+        Ok(traces::spans(&trace, &run, &store::tries(&*client, &run).await?))
     }
 
     async fn send_metrics(&self) {
@@ -132,8 +143,8 @@ impl Exporter {
             }
         };
         match &sent {
-            Err(error) if *is_reached => warn!("{} gets no telemetry: {error}", destination.url),
-            Ok(()) if !*is_reached => info!("{} gets telemetry again", destination.url),
+            Err(error) if *is_reached => warn!("{destination} gets no telemetry: {error}"),
+            Ok(()) if !*is_reached => info!("{destination} gets telemetry again"),
             _ => {}
         }
         *is_reached = sent.is_ok();

@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
@@ -31,10 +32,25 @@ enum Signal {
     Metrics,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Destination {
     pub url: Url,
     pub headers: HeaderMap,
+}
+
+impl Display for Destination {
+    /// The address without what may be a secret: a user's name, a password and the query.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.url.scheme(), self.url.host_str().unwrap_or_default())?;
+        self.url.port().map_or(Ok(()), |port| write!(f, ":{port}"))?;
+        f.write_str(self.url.path())
+    }
+}
+
+impl fmt::Debug for Destination {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 /// The settings; without destinations nothing is sent.

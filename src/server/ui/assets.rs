@@ -2,11 +2,12 @@
 
 use super::structure::not_found;
 use crate::api::asset::asset_expressions;
+use crate::api::asset::assets::{AssetCollectionResponse, asset_filter, response as asset_response};
 use crate::api::prelude::*;
 use crate::api::views::{optional_stamp, stamp};
 use leoflow_engine::schedule::partition_mapper::Mappers;
 use leoflow_engine::schedule::timetable::Timetable;
-use leoflow_engine::store::asset::asset_lists::{self, AwaitedAsset};
+use leoflow_engine::store::asset::asset_lists::{self, AssetField, AwaitedAsset};
 use leoflow_engine::store::asset::partitions::{self, PendingPartition};
 use leoflow_engine::store::dag::dags::{self, Dag};
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,9 +110,35 @@ pub async fn next_run(Datastore(client): Datastore, Id(dag_id): Id) -> JsonResul
     };
     let expression = asset_expressions::resolve(&*client, dag.structure.asset_condition.as_ref()).await?;
     Ok(Json(json!({
-        "asset_expression": expression, "events": events,
+        "asset_expression": expression, "events": events, "scheduling_asset_count": assets.len(),
         "pending_partition_count": mappers(&dag).map(|_| pending.len()),
     })))
+}
+
+/// Fields of the UI's list of assets.
+const LIST_FIELDS: Fields<AssetField> = Fields {
+    order: &[
+        ("id", AssetField::Id),
+        ("name", AssetField::Name),
+        ("uri", AssetField::Uri),
+        ("group", AssetField::Group),
+        ("created_at", AssetField::CreatedAt),
+        ("updated_at", AssetField::UpdatedAt),
+        ("last_asset_event_timestamp", AssetField::LastEvent),
+    ],
+    patterns: &[("name", AssetField::Name), ("uri", AssetField::Uri), ("group", AssetField::Group)],
+    ranges: &[("last_asset_event_timestamp", AssetField::LastEvent)],
+    one_of: &[("uri", AssetField::Uri)],
+    ..Fields::NONE
+};
+
+/// `/ui/assets`.
+pub async fn list(Datastore(client): Datastore, params: Params) -> JsonResult<AssetCollectionResponse> {
+    let mut listing = params.listing(&LIST_FIELDS)?;
+    listing.filter = asset_filter(&params)?;
+    listing.filter.has_events = params.flag("has_events")?;
+    let page = asset_lists::list(&*client, listing).await?;
+    Ok(Json(page.map(asset_response).into()))
 }
 
 /// Describes a pending partition; includes its assets if the DAG is still partitioned.
@@ -164,6 +191,7 @@ pub async fn list_pending(State(state): Shared, params: Params) -> JsonResult<Va
         }
         views.push(with_fields(view, json!({"state": null})));
     }
+    let views = if params.text("limit").is_some() { params.page()?.of(views).rows } else { views };
     Ok(Json(json!({"partitioned_dag_runs": views, "total": pending.len(), "asset_expressions": null})))
 }
 
@@ -171,8 +199,10 @@ pub async fn list_pending(State(state): Shared, params: Params) -> JsonResult<Va
 pub async fn pending(Datastore(client): Datastore, Id(dag_id): Id, params: Params) -> JsonResult<Value> {
     let dag = dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let key = params.text("partition_key").unwrap_or_default();
+    let id = params.whole("partitioned_dag_run_id")?;
     let partitions = partitions::pending(&*client, Some(&dag_id)).await?;
-    let Some(partition) = partitions.iter().find(|partition| partition.key == key) else {
+    let is_named = |partition: &&PendingPartition| id.map_or(partition.key == key, |id| partition.id == id);
+    let Some(partition) = partitions.iter().find(is_named) else {
         let detail = format!("No PartitionedDagRun for dag={dag_id} partition={key}");
         return Err(ApiError::not_found(detail));
     };

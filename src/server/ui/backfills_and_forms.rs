@@ -2,7 +2,7 @@
 
 use crate::api::prelude::*;
 use crate::api::run::backfills::{BackfillResponse, FIELDS, view};
-use leoflow_engine::store::run::backfills::{self, BackfillFilter};
+use leoflow_engine::store::run::backfills::{self, BackfillField, BackfillFilter};
 use std::collections::BTreeMap;
 
 collection! { Backfills { backfills: BackfillWithRuns } }
@@ -16,9 +16,23 @@ pub struct BackfillWithRuns {
     dag_run_state_counts: Value,
 }
 
+/// The UI has filters in addition to the REST API's.
+const UI_FIELDS: Fields<BackfillField> = Fields {
+    ranges: &[
+        ("created_at", BackfillField::CreatedAt),
+        ("completed_at", BackfillField::CompletedAt),
+        ("from_date", BackfillField::FromDate),
+        ("to_date", BackfillField::ToDate),
+        ("max_active_runs", BackfillField::MaxActiveRuns),
+        ("duration", BackfillField::Duration),
+    ],
+    exact: &[("reprocess_behavior", BackfillField::Reprocess)],
+    ..FIELDS
+};
+
 /// `/ui/backfills`.
 pub async fn backfills(Datastore(client): Datastore, params: Params) -> JsonResult<Backfills> {
-    let mut listing = params.listing(&FIELDS)?;
+    let mut listing = params.listing(&UI_FIELDS)?;
     let dag_id = params.text("dag_id").map(str::to_owned);
     listing.filter = BackfillFilter { dag_id, is_active: params.flag("active")? };
     let page = backfills::list(&*client, listing).await?;

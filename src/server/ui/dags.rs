@@ -8,6 +8,8 @@ use crate::api::prelude::*;
 use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::{duration, optional_stamp, stamp};
 use axum::response::{IntoResponse, Response};
+use jiff::SignedDuration;
+use leoflow_engine::store::dag::dag_facts;
 use leoflow_engine::store::dag::dags::{self, DagField};
 use leoflow_engine::store::instance::hitl;
 use leoflow_engine::store::list::overview::{self, Counts};
@@ -24,7 +26,7 @@ fn run_summary(run: &Run) -> Value {
 }
 
 /// Derives a stable number from the key (FNV-1a hash); the UI needs a number, but runs have none.
-fn run_number(key: &RunKey) -> u32 {
+pub fn run_number(key: &RunKey) -> u32 {
     key.dag_id
         .bytes()
         .chain([0])
@@ -47,7 +49,11 @@ struct DagWithRuns<'a> {
     latest_dag_runs: Vec<Value>,
     pending_actions: Vec<HITLDetail>,
     is_favorite: bool,
+    has_unfinished_runs: bool,
 }
+
+/// About 20 years.
+const MAX_HOURS: i64 = 200_000;
 
 /// `/ui/dags`.
 pub async fn list(State(state): Shared, params: Params) -> ApiResult<Response> {
@@ -55,6 +61,18 @@ pub async fn list(State(state): Shared, params: Params) -> ApiResult<Response> {
     listing.test(DagField::DagId, FieldTest::OneOf(params.texts("dag_ids")));
     let with_pending = params.flag("has_pending_actions")?;
     listing.filter.has_pending_response = with_pending;
+    listing.filter.file_prefix = params.text("relative_fileloc_prefix").map(str::to_owned);
+    listing.filter.scheduling = match params.text("scheduling_state") {
+        None => None,
+        Some(text) => Some(serde_json::from_value(text.into()).map_err(|_| {
+            let message = "Input should be 'active', 'draining' or 'paused'";
+            ApiError::unprocessable(&["query", "scheduling_state"], "enum", message)
+        })?),
+    };
+    if let Some(hours) = params.whole("dag_run_state_within_hours")? {
+        let since = Timestamp::now() - SignedDuration::from_hours(hours.clamp(0, MAX_HOURS));
+        listing.filter.latest_run.since = Some(since);
+    }
     let runs_per_dag = params.number("dag_runs_limit", 10)?;
     let client = state.core.database.get().await?;
     let page = dags::list(&*client, &state.dag_files.structures, listing).await?;
@@ -65,6 +83,7 @@ pub async fn list(State(state): Shared, params: Params) -> ApiResult<Response> {
     }
     let conditions: Vec<_> = page.rows.iter().map(|dag| dag.structure.asset_condition.as_ref()).collect();
     let expressions = asset_expressions::resolve_all(&*client, &conditions).await?;
+    let unfinished = dag_facts::with_unfinished_runs(&*client, &ids).await?;
     let mut dags = Vec::with_capacity(page.rows.len());
     for (dag, asset_expression) in page.rows.iter().zip(expressions) {
         let mut questions = Vec::new();
@@ -79,6 +98,7 @@ pub async fn list(State(state): Shared, params: Params) -> ApiResult<Response> {
             latest_dag_runs: newest.remove(&dag.dag_id).unwrap_or_default(),
             pending_actions: questions,
             is_favorite: dag.is_favorite,
+            has_unfinished_runs: unfinished.contains(&dag.dag_id),
         });
     }
     Ok(Json(DagsWithRuns { total_entries: page.total, dags }).into_response())

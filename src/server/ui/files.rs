@@ -73,7 +73,7 @@ pub async fn page(State(state): Shared, request: Request) -> ApiResult<Response>
     if matches!(access, tokens::Access::None) {
         return Ok(tokens::redirect_to_login(&request));
     }
-    let Some(folder) = web_ui::installed(&state.core.home) else {
+    let Some(folder) = web_ui::installed(&state.core.home, state.release.web_ui) else {
         return Ok(without_ui(&state)?.into_response());
     };
     let text = blocking::run(move || std::fs::read_to_string(folder.join("index.html"))).await;
@@ -99,6 +99,14 @@ fn accepts_html(headers: &HeaderMap) -> bool {
     accepted.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/html"))
 }
 
+/// The languages that plugins add to the UI's own, which Airflow's server lists from 3.4 on.
+pub const LANGUAGES: &str = "/static/i18n/languages.json";
+
+/// `GET /static/i18n/languages.json`: none, since plugins of projects are not loaded by this process.
+pub async fn languages() -> Json<Value> {
+    Json(json!({"languages": []}))
+}
+
 /// `GET /static/…`: compressed when the browser accepts it.
 pub async fn file(
     State(state): Shared,
@@ -108,7 +116,8 @@ pub async fn file(
 ) -> ApiResult<Response> {
     let relative = Path::new(&path);
     let is_plain = relative.components().all(|part| matches!(part, Component::Normal(_)));
-    let folder = web_ui::installed(&state.core.home).filter(|_| is_plain).ok_or_else(not_found)?;
+    let folder =
+        web_ui::installed(&state.core.home, state.release.web_ui).filter(|_| is_plain).ok_or_else(not_found)?;
     let kind = content_type(relative).ok_or_else(not_found)?;
     let takes_gzip = headers
         .get_all(header::ACCEPT_ENCODING)

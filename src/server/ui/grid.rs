@@ -2,7 +2,9 @@
 
 use super::structure::{not_found, parse_part, setup_or_teardown};
 use super::tree::{Node, tree};
+use crate::api::instance::instance_views::instance_id;
 use crate::api::prelude::*;
+use crate::api::regions;
 use crate::api::views::{optional_stamp, stamp, version};
 use axum::body::{Body, Bytes};
 use axum::http::header;
@@ -10,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use futures_util::stream;
 use jiff::Unit;
+use leoflow_engine::model::keys::NOT_MAPPED;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::structures::VersionKey;
 use leoflow_engine::store::instance::grid::{self, Instances, StateCounts, Summary, Version};
@@ -30,6 +33,7 @@ const RUNS: Fields<RunField> = Fields {
     ],
     ranges: &[("run_after", RunField::RunAfter)],
     exact: &[("run_type", RunField::RunType), ("state", RunField::State)],
+    patterns: &[("run_id", RunField::RunId)],
     ..Fields::NONE
 };
 
@@ -294,15 +298,16 @@ pub async fn ti_summaries(State(state): Shared, Id(dag_id): Id, params: Params) 
 pub async fn gantt(State(state): Shared, Segments((dag_id, run_id)): Segments<RunPath>) -> JsonResult<Value> {
     let key = RunKey { dag_id, run_id };
     let bars = grid::bars(&*state.core.database.get().await?, &key).await?;
-    let RunKey { dag_id, run_id } = key;
     if bars.is_empty() {
-        let detail = format!("No task instances for dag_id={dag_id} run_id={run_id}");
+        let detail = format!("No task instances for dag_id={} run_id={}", key.dag_id, key.run_id);
         return Err(ApiError::not_found(detail));
     }
     let bars_json: Vec<Value> = bars
         .iter()
         .map(|bar| {
             json!({
+                "id": instance_id(&InstanceKey::new(key.clone(), &bar.task_id, NOT_MAPPED), bar.try_number),
+                "region_id": regions::OUTSIDE, "region_index": NOT_MAPPED, "loop_iteration": null, "map_index": NOT_MAPPED,
                 "task_id": bar.task_id, "task_display_name": bar.task_id, "try_number": bar.try_number, "state": bar.state,
                 "scheduled_dttm": optional_stamp(bar.scheduled_at.or(bar.queued_at)),
                 "queued_dttm": optional_stamp(bar.queued_at), "start_date": optional_stamp(bar.start_date),
@@ -310,5 +315,5 @@ pub async fn gantt(State(state): Shared, Segments((dag_id, run_id)): Segments<Ru
             })
         })
         .collect();
-    Ok(Json(json!({"dag_id": dag_id, "run_id": run_id, "task_instances": bars_json})))
+    Ok(Json(json!({"dag_id": key.dag_id, "run_id": key.run_id, "task_instances": bars_json})))
 }

@@ -4,8 +4,10 @@ mod asset_nodes;
 mod assets;
 mod backfills_and_forms;
 mod calendar;
+mod dag_facts;
 mod dags;
 mod dependencies;
+mod execution;
 mod files;
 mod grid;
 mod joins;
@@ -25,13 +27,23 @@ type Routes = Router<AppState>;
 
 /// Static files; public and the same for all users.
 pub fn static_routes() -> Routes {
-    Router::new().route("/static/{*path}", get(files::file))
+    Router::new().route(files::LANGUAGES, get(files::languages)).route("/static/{*path}", get(files::file))
 }
 
 /// Routes about DAGs; they wait for the first scan of the DAG files.
 pub fn dag_routes() -> Routes {
     Router::new()
         .route("/ui/dags", get(dags::list))
+        .route("/ui/dags/folders", get(dag_facts::folders))
+        .route("/ui/dags/timetable_types", get(dag_facts::timetable_types))
+        .route("/ui/dags/run_state_counts", get(dag_facts::run_state_counts))
+        .route("/ui/dags/recent_task_instance_state_counts", get(dag_facts::recent_instance_state_counts))
+        .route("/ui/dags/{dag_id}/dagRuns/{run_id}/execution", get(execution::execution))
+        .route("/ui/dags/{dag_id}/dagRuns/{run_id}/callbacks/{callback_id}/logs", get(execution::callback_log))
+        .route("/ui/grid/loop/{dag_id}/{run_id}/{group_id}", get(execution::loop_summary))
+        .route("/ui/grid/loop-history/{dag_id}/{group_id}", get(execution::loop_history))
+        .route("/ui/assets", get(assets::list))
+        .route("/ui/calendar/{dag_id}/deadlines", get(backfills_and_forms::deadlines))
         .route("/ui/dags/{dag_id}/latest_run", get(dags::latest_run))
         .route("/ui/dags/{dag_id}/dagRuns/{run_id}/stats", get(dags::run_stats))
         .route("/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines", get(backfills_and_forms::deadlines))

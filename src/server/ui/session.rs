@@ -57,8 +57,10 @@ const MENU: [&str; 13] = [
 ];
 
 /// `/ui/auth/menus`.
-pub async fn menus() -> Json<Value> {
-    Json(json!({"authorized_menu_items": MENU, "extra_menu_items": []}))
+pub async fn menus(State(state): Shared) -> Json<Value> {
+    let newer = state.release.web_ui.is_at_least((3, 4)).then_some("Dag Bundles");
+    let items: Vec<&str> = MENU.into_iter().chain(newer).collect();
+    Json(json!({"authorized_menu_items": items, "extra_menu_items": []}))
 }
 
 /// `/ui/auth/me`.

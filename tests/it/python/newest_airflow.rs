@@ -67,6 +67,8 @@ fn a_schedule_of_times_waits_for_its_assets() {
     assert_eq!(runs(), "1|scheduled");
     let read = test.sql("SELECT count(*) FROM dag_run_asset_event WHERE dag_id = 'gated'");
     assert_eq!(read, "3");
+    let returned = "SELECT value::text FROM xcom WHERE dag_id = 'gated' AND key = 'return_value'";
+    assert_eq!(test.sql(returned), r#"["first", "second", "third"]"#);
 }
 
 #[test]
@@ -85,6 +87,10 @@ fn each_asset_event_triggers_a_run_unless_they_are_batched() {
          with DAG('batched', schedule=Asset('a') & Asset('b'), is_paused_upon_creation=False):\n    \
          @task\n    def t(): pass\n    t()\n",
     );
+    // While a DAG is paused, events do not wait for it.
+    test.run(&["dags", "pause", "each"]).expect(0);
+    update(&test, "a", "before");
+    test.run(&["dags", "unpause", "each"]).expect(0);
     for (asset, extra) in [("a", "1"), ("a", "2"), ("b", "3"), ("a", "4")] {
         update(&test, asset, extra);
     }

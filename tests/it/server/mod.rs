@@ -9,6 +9,7 @@ mod clients;
 mod dag_files;
 mod logins;
 mod monitoring;
+mod newest_api;
 mod own_pages;
 mod passwords;
 mod program_docs;

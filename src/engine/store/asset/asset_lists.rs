@@ -253,6 +253,8 @@ list_fields! {
     Uri = text("a.uri"),
     CreatedAt = time("a.created_at"),
     UpdatedAt = time("a.updated_at"),
+    Group = text("a.group_name"),
+    LastEvent = time("(SELECT max(happened_at) FROM asset_event WHERE asset_id = a.id)"),
 }
 
 /// Filters of assets.
@@ -261,6 +263,8 @@ pub struct AssetFilter {
     /// Selects the assets that one of these DAGs, or one of their tasks, references; an empty list selects every asset.
     pub dag_ids: Vec<String>,
     pub used_by: UsedBy,
+    /// Whether the asset must have an event, or none.
+    pub has_events: Option<bool>,
 }
 
 /// Whether an active DAG must reference an asset.
@@ -294,6 +298,7 @@ impl Filter for AssetFilter {
             let used = "SELECT FROM dag_asset d WHERE d.dag_id = ANY ({}::text[])";
             conditions.with(&format!("EXISTS ({used} AND {REFERENCES})"), self.dag_ids);
         }
+        conditions.maybe("EXISTS (SELECT FROM asset_event WHERE asset_id = a.id) = {}", self.has_events);
         if self.used_by == UsedBy::ActiveDag {
             let used = "SELECT FROM dag_asset d JOIN dag USING (dag_id) WHERE dag.is_active";
             conditions.add(&format!("EXISTS ({used} AND {REFERENCES})"), Vec::new());
@@ -323,6 +328,11 @@ list_fields! {
     SourceRunId = text("e.source_run_id"),
     SourceMapIndex = whole("e.source_map_index"),
     PartitionKey = text("e.partition_key"),
+}
+
+/// True if Postgres accepts a regular expression.
+pub async fn is_pattern(client: &impl GenericClient, pattern: &str) -> bool {
+    client.query_one("SELECT '' ~ $1", &[&pattern]).await.is_ok()
 }
 
 /// Filters of asset events.

@@ -154,7 +154,8 @@ pub async fn add_event(
     // As in Airflow, paused DAGs do not receive events; an event with a partition goes only to DAGs that wait for
     // partitions.
     let query = format!(
-        "SELECT DISTINCT s.dag_id, coalesce({WAITS_FOR_PARTITIONS}, false) AS waits_for_partitions FROM asset a
+        "SELECT DISTINCT s.dag_id, coalesce({WAITS_FOR_PARTITIONS}, false) AS waits_for_partitions,
+                coalesce((v.structure->>'run_for_each_asset_event')::boolean, false) AS runs_for_each FROM asset a
         JOIN dag_asset s ON s.role = 'schedule' AND (
             s.kind = 'asset' AND s.name = a.name AND s.uri = a.uri OR s.kind = 'name' AND s.name = a.name
             OR s.kind = 'uri' AND s.uri = a.uri
@@ -164,15 +165,20 @@ pub async fn add_event(
         JOIN dag_version v ON v.id = d.current_version_id
         WHERE a.id = $1"
     );
-    let dags: Vec<(String, bool)> = fetch_all(transaction, &query, &[&asset]).await?;
+    let dags: Vec<(String, bool, bool)> = fetch_all(transaction, &query, &[&asset]).await?;
     let (partitioned, unpartitioned): (Vec<_>, Vec<_>) = dags.into_iter().partition(|dag| dag.1);
-    let dag_ids = |list: Vec<(String, bool)>| list.into_iter().map(|row| row.0).collect::<Vec<_>>();
     if partition.is_none() {
-        let queue = "INSERT INTO asset_queue (asset_id, dag_id) SELECT $1, dag_id FROM unnest($2::text[]) AS d (dag_id)
-                     ON CONFLICT (asset_id, dag_id) DO UPDATE SET created_at = EXCLUDED.created_at";
-        transaction.execute(queue, &[&asset, &dag_ids(unpartitioned)]).await?;
+        let (dag_ids, for_each): (Vec<String>, Vec<bool>) =
+            unpartitioned.into_iter().map(|(dag_id, _, for_each)| (dag_id, for_each)).unzip();
+        let queue = "INSERT INTO asset_queue (asset_id, dag_id, events)
+                     SELECT $1, dag_id, CASE WHEN for_each THEN ARRAY[$4::bigint] ELSE '{}' END
+                     FROM unnest($2::text[], $3::boolean[]) AS d (dag_id, for_each)
+                     ON CONFLICT (asset_id, dag_id) DO UPDATE
+                     SET created_at = EXCLUDED.created_at, events = asset_queue.events || EXCLUDED.events";
+        transaction.execute(queue, &[&asset, &dag_ids, &for_each, &event]).await?;
     }
-    partitions::queue(transaction, asset, event, partition, &dag_ids(partitioned)).await?;
+    let partitioned: Vec<String> = partitioned.into_iter().map(|(dag_id, ..)| dag_id).collect();
+    partitions::queue(transaction, asset, event, partition, &partitioned).await?;
     events::notify(transaction, &Event::Assets).await?;
     Ok(event)
 }
@@ -245,26 +251,37 @@ async fn make_run(
     forget_updates(transaction, &structure.dag_id, newest).await
 }
 
-/// Creates a run of a DAG for each asset event, while the DAG is below its `max_active_runs`.
+/// Creates a run of a DAG for each queued event, while the DAG is below its `max_active_runs`. As on Airflow, with
+/// catchup also for the events that happened before the DAG began to wait or while it was paused.
 async fn make_runs_of_events(
     transaction: &Transaction<'_>,
     structure: &Structure,
     version_id: i64,
     newest: Timestamp,
 ) -> Result<()> {
+    let dag_id = &structure.dag_id;
+    let queued = "SELECT e.id, e.happened_at FROM asset_queue q, unnest(q.events) AS waiting (id)
+                  JOIN asset_event e USING (id) WHERE q.dag_id = $1 ORDER BY e.happened_at, e.id";
+    let mut events: Vec<(i64, Timestamp)> = fetch_all(transaction, queued, &[dag_id]).await?;
+    if events.is_empty() || structure.catchup {
+        // The updates of an earlier version of the DAG have no events.
+        events = unread_events(transaction, structure, newest).await?;
+    }
     let has_room = format!(
         "SELECT FROM dag d JOIN dag_version v ON v.id = d.current_version_id WHERE d.dag_id = $1 AND {BELOW_MAX_ACTIVE_RUNS}"
     );
-    for (event, happened_at) in unread_events(transaction, structure, newest).await? {
-        if !exists(transaction, &has_room, &[&structure.dag_id]).await? {
+    for (event, happened_at) in events {
+        if !exists(transaction, &has_room, &[dag_id]).await? {
             return Ok(());
         }
-        let run = NewRun::of_assets(&structure.dag_id, version_id, happened_at, None);
+        let run = NewRun::of_assets(dag_id, version_id, happened_at, None);
         if new_run::insert(transaction, &run, structure).await? {
             add_events_to_run(transaction, &run.key, vec![event]).await?;
         }
+        let read = "UPDATE asset_queue SET events = array_remove(events, $2) WHERE dag_id = $1 AND $2 = ANY (events)";
+        transaction.execute(read, &[dag_id, &event]).await?;
     }
-    forget_updates(transaction, &structure.dag_id, newest).await
+    forget_updates(transaction, dag_id, newest).await
 }
 
 /// Adds the asset events that a scheduled run has waited for to the run. `newest` is the time of the newest update.

@@ -2,6 +2,7 @@
 
 use crate::store::Result;
 use crate::store::asset::asset_lists::CONFLICTS;
+use crate::store::dag::dags::TIMETABLE_TYPE;
 use crate::store::dag::next_runs;
 use crate::store::list::field::list_fields;
 use crate::store::list::listing::{ListPage, Listing, Source};
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::HashSet;
 
 list_fields! {
     /// Fields of tags, for lists.
@@ -69,6 +71,21 @@ pub async fn files_of_workspace(client: &impl GenericClient) -> Result<Vec<FileF
         GROUP BY d.fileloc, d.relative_fileloc, e.filename, d.count, d.last_parsed_at, d.last_parse_duration
         ORDER BY 1";
     fetch_all(client, query, &[]).await
+}
+
+/// The ids of the DAGs that have queued or running runs, among these.
+pub async fn with_unfinished_runs(client: &impl GenericClient, dag_ids: &[&str]) -> Result<HashSet<String>> {
+    let query = "SELECT DISTINCT dag_id FROM dag_run WHERE state IN ('queued', 'running') AND dag_id = ANY ($1)";
+    Ok(fetch_all(client, query, &[&dag_ids]).await?.into_iter().collect())
+}
+
+/// The classes of the active DAGs' timetables.
+pub async fn timetable_types(client: &impl GenericClient) -> Result<Vec<String>> {
+    let query = format!(
+        "SELECT DISTINCT {TIMETABLE_TYPE} AS name FROM dag d JOIN dag_version v ON v.id = d.current_version_id
+         WHERE d.is_active AND {TIMETABLE_TYPE} IS NOT NULL ORDER BY 1"
+    );
+    fetch_all(client, &query, &[]).await
 }
 
 /// The path of a DAG's file; `None` if there is no such DAG.

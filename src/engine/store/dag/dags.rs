@@ -157,12 +157,12 @@ pub async fn set_scheduling(client: &impl GenericClient, dag_id: &str, schedulin
 const UNFINISHED: &str =
     "EXISTS (SELECT FROM dag_run r WHERE r.dag_id = d.dag_id AND r.state IN ('queued', 'running'))";
 
-/// Pauses a draining DAG whose runs have all ended.
-pub(crate) async fn pause_if_drained(client: &impl GenericClient, dag_id: &str) -> Result<()> {
-    let query = format!(
-        "UPDATE dag d SET is_paused = true, is_draining = false WHERE dag_id = $1 AND is_draining AND NOT {UNFINISHED}"
-    );
-    if client.execute(&query, &[&dag_id]).await? > 0 {
+/// Pauses the draining DAGs whose runs have all ended.
+pub(crate) async fn pause_drained(client: &impl GenericClient) -> Result<()> {
+    let query =
+        format!("UPDATE dag d SET is_paused = true, is_draining = false WHERE is_draining AND NOT {UNFINISHED}");
+    if client.execute(&query, &[]).await? > 0 {
+        watchers::notify_agent(client).await?;
         events::notify(client, &Event::Dags).await?;
     }
     Ok(())
@@ -228,7 +228,7 @@ const LAST_STATE: &str = "(SELECT r.state FROM dag_run r WHERE r.dag_id = d.dag_
 const LAST_START: &str = "(SELECT r.start_date FROM dag_run r WHERE r.dag_id = d.dag_id
     ORDER BY r.run_after DESC, r.queued_at DESC LIMIT 1)";
 /// Airflow's class for each kind of timetable.
-const TIMETABLE_TYPE: &str = "CASE v.structure->'timetable'->>'kind'
+pub(crate) const TIMETABLE_TYPE: &str = "CASE v.structure->'timetable'->>'kind'
     WHEN 'custom' THEN v.structure->'timetable'->>'class'
     WHEN 'once' THEN 'airflow.timetables.simple.OnceTimetable'
     WHEN 'continuous' THEN 'airflow.timetables.simple.ContinuousTimetable'
@@ -265,6 +265,9 @@ list_fields! {
 pub struct DagFilter {
     pub activity: Activity,
     pub is_paused: Option<bool>,
+    pub scheduling: Option<Scheduling>,
+    /// Beginning of the path of the DAG's file in the workspace.
+    pub file_prefix: Option<String>,
     pub is_favorite: Option<bool>,
     pub tags: Option<Tags>,
     /// Substrings of owner names; one match is enough.
@@ -311,6 +314,8 @@ impl Tags {
 #[derive(Debug, Default)]
 pub struct LatestRun {
     pub states: Vec<String>,
+    /// Earliest `run_after`.
+    pub since: Option<Timestamp>,
     pub start_date: Range<Timestamp>,
     pub end_date: Range<Timestamp>,
 }
@@ -321,6 +326,11 @@ impl Filter for DagFilter {
             conditions.add("d.is_active", Vec::new());
         }
         conditions.maybe("d.is_paused = {}", self.is_paused);
+        if let Some(scheduling) = self.scheduling {
+            conditions.with("d.is_paused = {}", scheduling == Scheduling::Paused);
+            conditions.with("d.is_draining = {}", scheduling == Scheduling::Draining);
+        }
+        conditions.maybe("starts_with(d.relative_fileloc, {}::text)", self.file_prefix);
         conditions.maybe("d.is_favorite = {}", self.is_favorite);
         if let Some(tags) = self.tags {
             tags.add_to("", "", conditions);
@@ -356,6 +366,7 @@ impl LatestRun {
     fn add_to(self, conditions: &mut Conditions) {
         let mut of_run = Conditions::default();
         of_run.any(Column::text("r.state"), self.states);
+        of_run.maybe("r.run_after >= {}", self.since);
         self.start_date.add_to(&mut of_run, "r.start_date", Unset::Outside);
         self.end_date.add_to(&mut of_run, "r.end_date", Unset::Outside);
         let latest = "SELECT FROM (SELECT * FROM dag_run WHERE dag_id = d.dag_id

@@ -34,7 +34,7 @@ pub const RETRY_SECONDS: f64 = 300.0;
 /// SQL expression of the state that a next run depends on: the version, the pause state (an unpaused DAG catches up
 /// from the moment of unpausing) and the last scheduled run.
 const KEY: &str = "
-    concat_ws('|', d.current_version_id::text, d.is_paused::text, l.run_id)";
+    concat_ws('|', d.current_version_id::text, (d.is_paused OR d.is_draining)::text, l.run_id)";
 /// Prefix of a `schedule_key` of the form `at TIME STATE`, with the time of the computation. A time in the future was
 /// written by a clock that has been set back since, so the next run is computed again.
 const COMPUTED_PREFIX: &str = "at ";

@@ -208,7 +208,7 @@ pub async fn run(transaction: &Transaction<'_>, key: &RunKey, state: RunState) -
             if state == RunState::Success {
                 notifications::end_failures(transaction, &key.dag_id, None).await?;
             }
-            runs::settle_end(transaction, key).await?;
+            runs::complete_backfill_of(transaction, key).await?;
         } else {
             transition::run::set_mark(transaction, key, Some(state)).await?;
             events::notify(transaction, &Event::Plan(key.clone())).await?;

@@ -145,6 +145,18 @@ from_row! {
     }
 }
 
+/// The number of task instances of runs in each state.
+pub async fn instance_states(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[String],
+) -> Result<BTreeMap<String, i64>> {
+    let query = "SELECT coalesce(state, 'no_status'), count(*) FROM task_instance
+                 WHERE dag_id = $1 AND run_id = ANY ($2) GROUP BY 1";
+    let rows: Vec<(String, i64)> = fetch_all(client, query, &[&dag_id, &run_ids]).await?;
+    Ok(rows.into_iter().collect())
+}
+
 /// Counts the task instances that finished from `start` on and before `end`, per interval of the given length. Leaves
 /// out intervals without instances.
 pub async fn finished_tasks(

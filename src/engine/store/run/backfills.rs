@@ -392,6 +392,13 @@ list_fields! {
     BackfillField, key: [Id], filter: BackfillFilter;
     Id = whole("id"),
     CreatedAt = time("created_at"),
+    CompletedAt = time("completed_at"),
+    FromDate = time("from_date"),
+    ToDate = time("to_date"),
+    MaxActiveRuns = whole("max_active_runs"),
+    /// Seconds.
+    Duration = number("extract(epoch FROM coalesce(completed_at, now()) - created_at)::float8"),
+    Reprocess = text("reprocess_behavior"),
 }
 
 filter! {

@@ -244,7 +244,6 @@ pub async fn delete(transaction: &Transaction<'_>, key: &RunKey) -> Result<()> {
     if let Some(backfill) = run.backfill_id {
         complete_backfill(transaction, backfill).await?;
     }
-    dags::pause_if_drained(transaction, &key.dag_id).await?;
     notify_waiting_runs(transaction, key).await?;
     events::notify_all(transaction, &[Event::Sweep, Event::Stop, Event::Changed(key.clone())]).await
 }
@@ -255,20 +254,13 @@ pub(crate) async fn bump_revision(client: &impl GenericClient, key: &RunKey) -> 
     execute(client, query, &[&key.dag_id, &key.run_id]).await
 }
 
-/// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished, and pauses a draining DAG
-/// whose last run it was.
-pub(crate) async fn settle_end(client: &impl GenericClient, run: &RunKey) -> Result<()> {
-    let query = "SELECT r.backfill_id, d.is_draining FROM dag_run r JOIN dag d USING (dag_id)
-                 WHERE r.dag_id = $1 AND r.run_id = $2 AND (r.backfill_id IS NOT NULL OR d.is_draining)";
-    let ended: Option<(Option<i64>, bool)> = fetch_optional(client, query, &[&run.dag_id, &run.run_id]).await?;
-    let Some((backfill, is_draining)) = ended else { return Ok(()) };
-    if let Some(backfill) = backfill {
-        complete_backfill(client, backfill).await?;
+/// Completes the backfill of a run that has just ended, if no other run of the backfill is unfinished.
+pub(crate) async fn complete_backfill_of(client: &impl GenericClient, run: &RunKey) -> Result<()> {
+    let query = "SELECT backfill_id FROM dag_run WHERE dag_id = $1 AND run_id = $2 AND backfill_id IS NOT NULL";
+    match client.query_opt(query, &[&run.dag_id, &run.run_id]).await? {
+        Some(row) => complete_backfill(client, row.get(0)).await,
+        None => Ok(()),
     }
-    if is_draining {
-        dags::pause_if_drained(client, &run.dag_id).await?;
-    }
-    Ok(())
 }
 
 /// Completes a backfill if none of its runs is queued or running.

@@ -1,4 +1,4 @@
-//! What a run has done, for its trace.
+//! Ended runs and their tries, for traces.
 
 use crate::model::keys::{RunKey, TryKey};
 use crate::model::state::{RunState, RunType};
@@ -36,18 +36,20 @@ from_row! {
     }
 }
 
-/// A run that has ended, and its tries since it was created or last cleared; `None` if it runs again or was deleted.
-pub async fn ended(client: &impl GenericClient, key: &RunKey) -> Result<Option<(EndedRun, Vec<EndedTry>)>> {
+/// A run that has ended; `None` if it runs again or was deleted.
+pub async fn ended(client: &impl GenericClient, key: &RunKey) -> Result<Option<EndedRun>> {
     let query = "SELECT dag_id, run_id, run_type, state, logical_date, queued_at, start_date, end_date FROM dag_run
                  WHERE dag_id = $1 AND run_id = $2 AND end_date IS NOT NULL AND state IN ('success', 'failed')";
-    let run: Option<EndedRun> = fetch_optional(client, query, &[&key.dag_id, &key.run_id]).await?;
-    let Some(run) = run else { return Ok(None) };
+    fetch_optional(client, query, &[&key.dag_id, &key.run_id]).await
+}
+
+/// The tries of a run that have ended since it was created or last cleared.
+pub async fn tries(client: &impl GenericClient, run: &EndedRun) -> Result<Vec<EndedTry>> {
     let query = format!(
         "SELECT {TRY_KEY}, state, coalesce(first_start_date, start_date) AS start_date, end_date, outcome FROM task_try
          WHERE dag_id = $1 AND run_id = $2 AND end_date IS NOT NULL AND start_date >= $3
          ORDER BY start_date, task_id, map_index, try_number"
     );
     let since = run.start_date.unwrap_or(run.queued_at);
-    let tries = fetch_all(client, &query, &[&key.dag_id, &key.run_id, &since]).await?;
-    Ok(Some((run, tries)))
+    fetch_all(client, &query, &[&run.key.dag_id, &run.key.run_id, &since]).await
 }

@@ -100,8 +100,14 @@ pub async fn list(
         None => Err(ApiError::bad_request(format!("Invalid extra parameter format: {text:?}. Expected 'key=value'."))),
     };
     let extra: Map<String, Value> = params.texts("extra").iter().map(|text| pair(text)).collect::<ApiResult<_>>()?;
+    let pattern = params.text("partition_key_regexp_pattern");
+    if let Some(pattern) = pattern
+        && !asset_lists::is_pattern(&*client, pattern).await
+    {
+        return Err(ApiError::bad_request(format!("Invalid regular expression: {pattern}")));
+    }
     listing.filter = AssetEventFilter {
-        partition_key_matches: params.text("partition_key_regexp_pattern").map(str::to_owned),
+        partition_key_matches: pattern.map(str::to_owned),
         extra: (!extra.is_empty()).then_some(extra),
     };
     let page = asset_lists::events(&*client, listing).await?;

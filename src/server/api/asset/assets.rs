@@ -73,7 +73,7 @@ struct LastAssetEventResponse {
 
 view! {
     pub struct AssetResponse;
-    fn response(asset: Asset) {
+    pub fn response(asset: Asset) {
         id: i64,
         name: String,
         uri: String,
@@ -124,14 +124,18 @@ query! {
     }
 }
 
+pub fn asset_filter(params: &Params) -> ApiResult<AssetFilter> {
+    let dag_ids = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
+    let used_by = if params.flag("only_active")?.unwrap_or(true) { UsedBy::ActiveDag } else { UsedBy::Any };
+    Ok(AssetFilter { dag_ids, used_by, has_events: None })
+}
+
 pub async fn list(
     Datastore(client): Datastore,
     params: QueryParams<AssetsQuery>,
 ) -> JsonResult<AssetCollectionResponse> {
     let mut listing = params.listing(&ASSET_FIELDS)?;
-    let dag_ids = params.all("dag_ids").flat_map(|list| list.split(',')).map(str::to_owned).collect();
-    let used_by = if params.flag("only_active")?.unwrap_or(true) { UsedBy::ActiveDag } else { UsedBy::Any };
-    listing.filter = AssetFilter { dag_ids, used_by };
+    listing.filter = asset_filter(&params)?;
     let page = asset_lists::list(&*client, listing).await?;
     Ok(Json(page.map(response).into()))
 }

@@ -1,4 +1,4 @@
-//! Airflow's bulk operations on runs and task instances: each run or instance is changed on its own, and a failure does
+//! Airflow's bulk operations on DAGs, runs and task instances: each run or instance is changed on its own, and a failure does
 //! not undo the others.
 
 use super::{Action, Bulk, BulkResponse, Kind, OnConflict, check_fields, not_an_object};

@@ -8,13 +8,14 @@ query! {
     pub DiffQuery {
         Parameter::new("base_version_number", Kind::Positive).required(),
         Parameter::new("target_version_number", Kind::Positive).required(),
-        Parameter::new("max_changes", Kind::UpTo(5000)).or("500"),
+        Parameter::new("max_changes", Kind::UpTo(MAX_CHANGES)).or("500"),
     }
 }
 
 /// Version of this form.
 const DIFF_SCHEMA: i32 = 1;
-const DEFAULT_CHANGES: usize = 500;
+const DEFAULT_CHANGES: i64 = 500;
+const MAX_CHANGES: i64 = 5000;
 
 #[derive(Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -109,7 +110,11 @@ pub async fn get(
 ) -> JsonResult<DagVersionDiffResponse> {
     let (base, target) =
         (params.required_number("base_version_number")?, params.required_number("target_version_number")?);
-    let max = params.whole("max_changes")?.and_then(|max| usize::try_from(max).ok()).unwrap_or(DEFAULT_CHANGES);
+    let max = params.whole("max_changes")?.unwrap_or(DEFAULT_CHANGES);
+    if !(1..=MAX_CHANGES).contains(&max) {
+        let message = format!("Input should be from 1 to {MAX_CHANGES}");
+        return Err(ApiError::unprocessable(&["query", "max_changes"], "value_error", message));
+    }
     let mut structures = Vec::new();
     for number in [base, target] {
         let structure = versions::structure_json(&*client, &dag_id, number).await?;
@@ -121,7 +126,7 @@ pub async fn get(
     let mut changes = Vec::new();
     compare(String::new(), &keyed(structures.remove(0)), &keyed(structures.remove(0)), &mut changes);
     let total_changes = changes.len();
-    changes.truncate(max);
+    changes.truncate(usize::try_from(max).unwrap_or(usize::MAX));
     Ok(Json(DagVersionDiffResponse {
         diff_schema_version: DIFF_SCHEMA,
         base_version_number: base,

@@ -102,6 +102,7 @@ pub fn dag_listing(params: &Params) -> ApiResult<Listing<DagField>> {
     // Matches only the latest run of each DAG, as Airflow does.
     filter.latest_run = LatestRun {
         states: params.texts("dag_run_state"),
+        since: None,
         start_date: params.times("dag_run_start_date")?,
         end_date: params.times("dag_run_end_date")?,
     };

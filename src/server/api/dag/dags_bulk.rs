@@ -1,4 +1,4 @@
-//! `PATCH /api/v2/dags/bulk`: pauses, drains, activates and deletes DAGs in bulk.
+//! `PATCH /api/v2/dags/bulk`: pauses, drains and activates DAGs in bulk.
 
 use super::dags::DAGPatchBody;
 use crate::api::bulk::keyed::{self, Entity, KeyedEntities, require_text, text_of};
@@ -69,8 +69,9 @@ impl KeyedEntities for Dags {
         Ok(dags::set_scheduling(transaction, dag_id, parse_patch(body)?.scheduling(mask)?).await?)
     }
 
-    async fn remove(&self, transaction: &Transaction<'_>, dag_id: &String) -> ApiResult<()> {
-        Ok(dags::delete(transaction, dag_id).await?)
+    async fn remove(&self, _: &Transaction<'_>, _: &String) -> ApiResult<()> {
+        let detail = "Dags bulk delete is not supported. Use the delete Dag endpoint instead.";
+        Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, detail))
     }
 
     fn log_folder(home: &Home, dag_id: &String) -> PathBuf {
@@ -83,8 +84,5 @@ impl KeyedEntities for Dags {
 }
 
 pub async fn bulk(State(state): Shared, Body(body): Body<Bulk<BulkDAGBody>>) -> JsonResult<BulkResponse> {
-    let answer = keyed::run(&state.core, &Dags, body).await;
-    // Every DAG file is parsed again, because one may still define a deleted DAG.
-    state.dag_files.dag_deleted.notify_one();
-    answer
+    keyed::run(&state.core, &Dags, body).await
 }

@@ -93,6 +93,9 @@ impl ClearTaskInstancesBody {
             return Err(invalid("task_instance_ids requires one dag_run_id without include_past or include_future"));
         }
         let ids = self.task_instance_ids.as_deref().unwrap_or_default();
+        if by_id && ids.is_empty() {
+            return Err(invalid("task_instance_ids list should have at least 1 element."));
+        }
         if !self.whole_expansion_ids.iter().all(|id| ids.contains(id)) {
             return Err(invalid("whole_expansion_ids must be a subset of task_instance_ids"));
         }
@@ -114,11 +117,13 @@ impl ClearTaskInstancesBody {
     /// Returns which instances of a run the request selects.
     async fn selection(&self, transaction: &Transaction<'_>, dag_id: &str) -> ApiResult<Selection> {
         let tasks = match &self.task_ids {
-            _ if let Some(group_id) = &self.task_group_id => tasks_of_group(transaction, dag_id, group_id)
-                .await?
-                .into_iter()
-                .map(|task_id| (task_id, None))
-                .collect(),
+            _ if let Some(group_id) = &self.task_group_id => {
+                let tasks = tasks_of_group(transaction, dag_id, group_id).await?;
+                if tasks.is_empty() {
+                    return Err(ApiError::not_found(format!("Task group '{group_id}' has no tasks")));
+                }
+                tasks.into_iter().map(|task_id| (task_id, None)).collect()
+            }
             _ if let Some(ids) = &self.task_instance_ids => {
                 let run_id = self.dag_run_id.clone().unwrap_or_default();
                 self.tasks_of_ids(transaction, &RunKey { dag_id: dag_id.to_owned(), run_id }, ids).await?

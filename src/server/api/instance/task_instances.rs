@@ -2,6 +2,7 @@
 
 use super::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::prelude::*;
+use crate::api::regions::Region;
 use crate::api::run::dag_run_lists::{OnlyList, check_states, require_wildcard, specific_id};
 use crate::http::listing::{PageLimit, PageOffset, batch_body};
 use leoflow_engine::store::dag::dags;
@@ -78,7 +79,7 @@ const FIELDS: Fields<InstanceField> = Fields {
 query! {
     pub InstancesQuery(FIELDS) {
         Parameter::new("task_group_id", Kind::Text),
-        // Of loops, which do not exist.
+        // Select iterations of loops; no task here is in a loop.
         Parameter::new("loop_id", Kind::Text),
         Parameter::new("iteration", Kind::Count),
         Parameter::new("teams", Kind::Texts),
@@ -220,9 +221,11 @@ pub async fn list(
 
 pub async fn get(
     Datastore(client): Datastore,
-    Segments((dag_id, run_id, task_id)): Segments<TaskPath>,
+    Segments(path): Segments<TaskPath>,
+    Region(map_index): Region,
 ) -> JsonResult<TaskInstanceResponse> {
-    let key = InstanceKey::unmapped(RunKey { dag_id, run_id }, &task_id);
+    let (dag_id, run_id, task_id) = path;
+    let key = InstanceKey::new(RunKey { dag_id, run_id }, &task_id, map_index);
     let not_found = ApiError::or_not_found(|| {
         let RunKey { dag_id, run_id } = &key.run;
         format!("The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}` and task_id: `{task_id}` was not found")

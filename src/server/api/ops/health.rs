@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_base::sys::{blocking, user};
-use leoflow_components::web_ui;
 use std::time::Duration;
 
 const DATASTORE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,7 +39,10 @@ pub struct VersionInfo {
 
 /// Returns the version of the Airflow API served, which clients adapt to, and Leoflow's own.
 pub async fn version(State(state): Shared) -> Json<VersionInfo> {
-    Json(VersionInfo { version: web_ui::version().to_owned(), git_version: Some(state.release.version.to_string()) })
+    Json(VersionInfo {
+        version: state.release.web_ui.version.to_owned(),
+        git_version: Some(state.release.version.to_string()),
+    })
 }
 
 /// Asks the supervisor for the status of the instance.
@@ -86,7 +88,7 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
-/// Of a component of which several may run; here one does.
+/// The health of all instances of a component. Here each component has one.
 #[derive(Clone, Copy, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[expect(dead_code, reason = "one instance is never degraded")]

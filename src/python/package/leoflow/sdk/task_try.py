@@ -29,7 +29,8 @@ ASSET_RUNS = ("asset_triggered", "asset_materialization")
 
 def triggering_events(supervisor: TaskSupervisor, spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the asset events that triggered the run."""
-    return supervisor.ask("assets/triggering") if spec["run_type"] in ASSET_RUNS else []
+    has_events = spec["run_type"] in ASSET_RUNS or spec.get("waited_for_assets", False)
+    return supervisor.ask("assets/triggering") if has_events else []
 
 
 def block_database() -> None:

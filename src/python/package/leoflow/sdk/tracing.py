@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 
 from leoflow.common import task_log
 
@@ -16,16 +17,20 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 # The server sends over HTTP, so these are sent so too. A task does not wait long for a collector that does not answer.
 DEFAULTS = {"AIRFLOW__TRACES__OTEL_ON": "True", "OTEL_TRACES_EXPORTER": "otlp_proto_http", "OTEL_EXPORTER_OTLP_TIMEOUT": "2"}
+FLUSH_SECONDS = 3
 SERVICE_NAMES = ("OTEL_RESOURCE_ATTRIBUTES", "AIRFLOW__TRACES__OTEL_SERVICE")
 
 
 def is_on() -> bool:
     """True if the variables of OpenTelemetry or of Airflow say where traces are sent."""
-    from airflow.sdk.configuration import conf
-
-    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
+    exporters = os.environ.get("OTEL_TRACES_EXPORTER", "").split(",")
+    if is_true("OTEL_SDK_DISABLED") or "none" in map(str.strip, exporters):
         return False
-    return any(map(os.environ.get, ENDPOINTS)) or conf.getboolean("traces", "otel_on", fallback=False)
+    return any(map(os.environ.get, ENDPOINTS)) or is_true("AIRFLOW__TRACES__OTEL_ON")
+
+
+def is_true(variable):
+    return os.environ.get(variable, "").strip().lower() in ("true", "t", "1")
 
 
 def ratio() -> float:
@@ -62,6 +67,9 @@ class TaskSpan:
         self.carrier = carrier(spec, ratio())
         for name, value in DEFAULTS.items():
             os.environ.setdefault(name, value)
+        if os.environ["OTEL_TRACES_EXPORTER"].strip() == "otlp":
+            # Airflow takes this name for gRPC.
+            os.environ["OTEL_TRACES_EXPORTER"] = DEFAULTS["OTEL_TRACES_EXPORTER"]
         if not any(map(os.environ.get, SERVICE_NAMES)):
             os.environ.setdefault("OTEL_SERVICE_NAME", "airflow")
         try:
@@ -89,7 +97,7 @@ class TaskSpan:
             self.span.set_status(Status(StatusCode.ERROR, f"Exception: {type(error).__name__}"))
 
     def finish(self) -> None:
-        """Ends the span, and waits until it was sent."""
+        """Ends the span, and waits until it was sent, for a short time at most."""
         self.stack.close()
         if not self.carrier:
             return
@@ -97,8 +105,9 @@ class TaskSpan:
             from opentelemetry import trace
         except ImportError:
             return
-        from airflow.sdk.configuration import conf
-
         flush = getattr(trace.get_tracer_provider(), "force_flush", None)
         if flush is not None:
-            flush(conf.getint("traces", "task_runner_flush_timeout_milliseconds", fallback=30_000))
+            # It ignores its own limit.
+            thread = threading.Thread(target=flush, daemon=True)
+            thread.start()
+            thread.join(FLUSH_SECONDS)

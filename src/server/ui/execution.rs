@@ -1,0 +1,74 @@
+//! The parts of the UI about attempts, loops and callbacks of runs. No task is in a loop, and callbacks of DAGs log to
+//! the server's log.
+
+use super::structure::not_found;
+use crate::api::instance::instance_views::instance_id;
+use crate::api::prelude::*;
+use crate::api::regions;
+use crate::api::run::dag_runs::run_not_found;
+use crate::api::views::{duration, optional_stamp, version};
+use leoflow_engine::store::dag::dags;
+use leoflow_engine::store::instance::instances::{self, InstanceField, InstanceFilter};
+use leoflow_engine::store::list::column::Order;
+use leoflow_engine::store::run::runs;
+
+/// `/ui/dags/{dag_id}/dagRuns/{run_id}/execution`: the instances of a run with their newest attempts.
+pub async fn execution(
+    Datastore(client): Datastore,
+    Segments((dag_id, run_id)): Segments<RunPath>,
+    params: Params,
+) -> JsonResult<Value> {
+    let key = RunKey { dag_id, run_id };
+    runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
+    let index = params.whole("region_index")?.map(|index| i32::try_from(index).unwrap_or(i32::MAX));
+    let index = regions::map_index("query", params.text("region_id"), index, None)?;
+    let texts = |values: Option<String>| FieldTest::OneOf(values.into_iter().collect());
+    let mut listing: Listing<InstanceField> = params.listing(&Fields::NONE)?;
+    listing.order_by_default(Order::ascending(InstanceField::TaskId));
+    listing.test(InstanceField::TaskId, texts(params.text("task_id").map(str::to_owned)));
+    listing.test(InstanceField::MapIndex, texts(index.map(|index| index.to_string())));
+    listing.test(InstanceField::TryNumber, texts(params.whole("try_number")?.map(|number| number.to_string())));
+    listing.filter = InstanceFilter { dag_id: Some(key.dag_id), run_id: Some(key.run_id), ..InstanceFilter::default() };
+    let page = instances::list(&*client, listing).await?;
+    let view = |instance: &instances::Instance| {
+        json!({
+            "id": instance_id(&instance.key, instance.try_number), "dag_id": instance.key.run.dag_id,
+            "dag_run_id": instance.key.run.run_id, "task_id": instance.key.task_id,
+            "task_display_name": instance.key.task_id, "region_id": regions::OUTSIDE,
+            "region_index": instance.key.map_index, "map_index": instance.key.map_index,
+            "try_number": instance.try_number, "state": instance.state.map(|state| state.to_string()),
+            "start_date": optional_stamp(instance.start_date), "end_date": optional_stamp(instance.end_date),
+            "duration": duration(instance.start_date, instance.end_date),
+            "dag_version_id": instance.version.as_ref().map(|name| version(name).id()), "operator": instance.operator,
+            "note": instance.note,
+        })
+    };
+    let views: Vec<Value> = page.rows.iter().map(view).collect();
+    Ok(Json(json!({"task_instances": views, "regions": [], "total_entries": page.total})))
+}
+
+/// `/ui/grid/loop/{dag_id}/{run_id}/{group_id}`.
+pub async fn loop_summary(
+    Datastore(client): Datastore,
+    Segments((dag_id, _, group_id)): Segments<TaskPath>,
+) -> JsonResult<Value> {
+    no_loop(&*client, &dag_id, &group_id).await
+}
+
+/// `/ui/grid/loop-history/{dag_id}/{group_id}`.
+pub async fn loop_history(
+    Datastore(client): Datastore,
+    Segments((dag_id, group_id)): Segments<(String, String)>,
+) -> JsonResult<Value> {
+    no_loop(&*client, &dag_id, &group_id).await
+}
+
+async fn no_loop(client: &impl GenericClient, dag_id: &str, group_id: &str) -> JsonResult<Value> {
+    dags::get(client, dag_id).await.map_err(|_| not_found(dag_id))?;
+    Err(ApiError::not_found(format!("Task group '{group_id}' of Dag {dag_id} is not a loop")))
+}
+
+/// `/ui/dags/{dag_id}/dagRuns/{run_id}/callbacks/{callback_id}/logs`.
+pub async fn callback_log(Segments((_, run_id, callback_id)): Segments<TaskPath>) -> JsonResult<Value> {
+    Err(ApiError::not_found(format!("Callback {callback_id} of run {run_id} has no log")))
+}
