@@ -33,6 +33,8 @@ DIFFERENCES = {
     "materialize_asset: body: is null or object of bundle_version,conf,dag_run_id,data_interval_end,data_interval_start,"
     "drain_dag,logical_date,note,partition_key,run_after, Airflow's object of bundle_version,conf,dag_run_id,"
     "data_interval_end,data_interval_start,drain_dag,logical_date,note,partition_key,run_after": "Airflow 3.3 needs no body",
+    "patch_dag: body: DAGPatchBody.is_paused: is boolean, Airflow's boolean or null": "null is accepted",
+    "patch_dags: body: DAGPatchBody.is_paused: is boolean, Airflow's boolean or null": "null is accepted",
     "materialize_asset: body: required": "Airflow 3.3 needs no body",
     "post_clear_task_instances: body: ClearTaskInstancesBody.keep_task_state: default None, Airflow's False":
         "what tasks keep in their store is deleted only on demand, as before Airflow 3.4",

@@ -3,7 +3,7 @@
 use crate::support::TestHome;
 use crate::support::airflow::newest_version;
 use crate::support::clients::Clients;
-use crate::support::{shared_cache, wait_until};
+use crate::support::{cache_lock, shared_cache, wait_until};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -29,6 +29,8 @@ fn walk(wheel: impl Fn(Clients) -> PathBuf, version: &str, settings: &str) {
         println!("skipped: Chromium, npm or the package index is missing");
         return;
     };
+    // Two browsers at once are too slow for the waits of the walk.
+    let _lock = cache_lock("lock-browser");
     let test = TestHome::new();
     let dag = Command::new("node").args([WALK, "--dag"]).output().unwrap();
     assert!(dag.status.success(), "{dag:?}");

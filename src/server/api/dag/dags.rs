@@ -2,7 +2,6 @@
 
 use super::dag_views::{DAGCollectionResponse, DAGDetailsResponse, DAGResponse, dag_response, details_response};
 use crate::api::asset::asset_expressions;
-use crate::api::instance::clear::invalid;
 use crate::api::prelude::*;
 use crate::api::views::BUNDLE;
 use crate::history::deleted_logs::DeletedLogs;
@@ -134,6 +133,7 @@ pub async fn details(Datastore(client): Datastore, Id(dag_id): Id) -> ApiResult<
 #[serde(deny_unknown_fields)]
 pub struct DAGPatchBody {
     #[serde(default)]
+    #[schemars(with = "bool")]
     is_paused: Option<bool>,
     #[serde(default)]
     scheduling_state: Option<Scheduling>,
@@ -142,6 +142,8 @@ pub struct DAGPatchBody {
 impl DAGPatchBody {
     /// Returns the requested state; `is_paused` is its older form.
     pub fn scheduling(&self, mask: &[String]) -> ApiResult<Scheduling> {
+        let invalid =
+            |message: &str| Err(ApiError::unprocessable(&["body"], "value_error", format!("Value error, {message}")));
         let fields = ["is_paused", "scheduling_state"];
         if mask.iter().any(|name| !fields.contains(&name.as_str())) {
             let detail = "Only `is_paused` and `scheduling_state` fields can be updated through the REST API";
@@ -151,10 +153,10 @@ impl DAGPatchBody {
         let older = self.is_paused.filter(|_| is_masked("is_paused")).map(Scheduling::from);
         match (self.scheduling_state.filter(|_| is_masked("scheduling_state")), older) {
             (Some(state), Some(older)) if state != older => {
-                Err(invalid("is_paused and scheduling_state contradict each other"))
+                invalid("is_paused and scheduling_state contradict each other")
             }
             (Some(state), _) | (None, Some(state)) => Ok(state),
-            (None, None) => Err(invalid("One of is_paused and scheduling_state must be set")),
+            (None, None) => invalid("One of is_paused and scheduling_state must be set"),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `clearTaskInstances`: clears task instances, so that they run again.
 
 use super::instance_views::{TaskInstanceCollectionResponse, instance, instance_id};
-use super::mark::tasks_of_group;
+use super::task_instances::tasks_of_group;
 use crate::api::prelude::*;
 use crate::api::run::rerun_version;
 use crate::api::views::Uuid;

@@ -2,7 +2,7 @@
 
 use super::clear::{check_note, response};
 use super::instance_views::TaskInstanceCollectionResponse;
-use super::task_instances::{MapIndexQuery, missing_instances};
+use super::task_instances::{MapIndexQuery, missing_instances, tasks_of_group};
 use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
 use crate::api::regions;
@@ -149,15 +149,6 @@ async fn task_keys(
         return Err(ApiError::not_found(missing_instances(run, task_id, map_index)));
     }
     Ok(keys)
-}
-
-/// The tasks of a group; 404 if there is no such group.
-pub async fn tasks_of_group(client: &impl GenericClient, dag_id: &str, group_id: &str) -> ApiResult<Vec<String>> {
-    let structure = dags::get(client, dag_id).await?.structure;
-    if structure.groups.iter().all(|group| group.group_id != group_id) {
-        return Err(ApiError::not_found(format!("Task group '{group_id}' not found in DAG '{dag_id}'")));
-    }
-    Ok(structure.tasks_of_group(group_id))
 }
 
 /// Returns the tasks of a group and their instances.

@@ -219,6 +219,15 @@ pub async fn list(
     Ok(Json(page.map(instance).into()))
 }
 
+/// The tasks of a group; 404 if there is no such group.
+pub async fn tasks_of_group(client: &impl GenericClient, dag_id: &str, group_id: &str) -> ApiResult<Vec<String>> {
+    let structure = dags::get(client, dag_id).await?.structure;
+    if structure.groups.iter().all(|group| group.group_id != group_id) {
+        return Err(ApiError::not_found(format!("Task group '{group_id}' not found in DAG '{dag_id}'")));
+    }
+    Ok(structure.tasks_of_group(group_id))
+}
+
 pub async fn get(
     Datastore(client): Datastore,
     Segments(path): Segments<TaskPath>,

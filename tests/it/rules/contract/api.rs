@@ -27,10 +27,24 @@ pub fn add(contract: &mut Contract) {
     }
 }
 
+/// Schemas that have a name since the last contract, each with the type that their values have always had.
+const NAMED_LATER: [(&str, &str); 6] = [
+    ("AssetExpressionAlias", "object"),
+    ("AssetExpressionAll", "object"),
+    ("AssetExpressionAny", "object"),
+    ("AssetExpressionAsset", "object"),
+    ("AssetExpressionRef", "object"),
+    ("HealthStatus", "string"),
+];
+
 /// Returns the type of a schema as text, such as `string or null` or `array of DAGResponse`, without constraints and
 /// formats.
 fn type_name(schema: &Value) -> String {
-    let name_of = |reference: &str| reference.rsplit('/').next().unwrap_or_default().to_owned();
+    let name_of = |reference: &str| {
+        let name = reference.rsplit('/').next().unwrap_or_default();
+        let plain = NAMED_LATER.iter().find(|(named, _)| *named == name);
+        plain.map_or(name, |(_, plain)| plain).to_owned()
+    };
     if let Some(reference) = schema["$ref"].as_str() {
         return name_of(reference);
     }
