@@ -48,7 +48,7 @@ pub fn minors() -> &'static [Minor] {
 }
 
 /// The web UIs; the last is the preferred one.
-pub fn web_uis() -> &'static [WebUi] {
+fn web_uis() -> &'static [WebUi] {
     static UIS: LazyLock<Vec<WebUi>> = LazyLock::new(|| {
         let ui = |line: &'static str| match line.strip_prefix("ui ")?.split(' ').collect::<Vec<_>>()[..] {
             [version, wheel, tree] => Some(WebUi { version, wheel, tree }),
@@ -68,7 +68,7 @@ pub fn preferred_ui() -> &'static WebUi {
 }
 
 /// The UI of a minor version: `3.4`.
-pub fn ui_of(minor: &str) -> Option<&'static WebUi> {
+pub(crate) fn ui_of(minor: &str) -> Option<&'static WebUi> {
     let is_minor = minor.split('.').count() == 2;
     web_uis().iter().find(|ui| is_minor && version(ui.version) == version(minor))
 }
