@@ -1,3 +1,4 @@
+-- loses: column events of asset_queue, column is_draining of dag, changed rows of dag, changed rows of dag_version
 ALTER TABLE asset_queue DROP COLUMN events;
 -- An earlier release does not know the state, and would schedule runs.
 UPDATE dag SET is_paused = true, is_draining = false WHERE is_draining;

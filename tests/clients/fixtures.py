@@ -20,12 +20,14 @@ IDS = {
     "dag_id": "shown", "dag_run_id": "first", "task_id": "group.one", "map_index": "-1", "xcom_key": "return_value",
     "asset_alias_id": "1", "backfill_id": "1", "connection_id": "there", "pool_name": "there",
     "variable_key": "there", "event_log_id": "1", "version_number": "1", "try_number": "1",
-    "task_try_number": "1", "run_id": "first", "group_id": "group", "bundle_name": "workspace", "callback_id": "00000000-0000-0000-0000-000000000000", "section": "core", "option": "parallelism",
+    "task_try_number": "1", "run_id": "first", "group_id": "group", "bundle_name": "workspace",
+    "callback_id": "00000000-0000-0000-0000-000000000000", "section": "core", "option": "parallelism",
     "key": "there", "identifier": "group", "airflow_connection_test_token": "none",
 }
 # Statuses of operations that the server refuses by default, as Airflow does.
 REFUSED = {
-    "get_callback_logs": [404], "get_loop_summary": [404], "get_loop_history": [404], "list_teams": [403], "get_pending_partitioned_dag_run": [404], "get_external_log_url": [400],
+    "get_callback_logs": [404], "get_loop_summary": [404], "get_loop_history": [404],
+    "list_teams": [403], "get_pending_partitioned_dag_run": [404], "get_external_log_url": [400],
     "test_connection": [403], "enqueue_connection_test": [403], "get_connection_test": [403, 404, 422],
 }
 BACKFILL = {"dag_id": "weekly", "from_date": "2026-01-01T00:00:00Z", "to_date": "2026-01-20T00:00:00Z"}

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use leoflow_engine::model::keys::NOT_MAPPED;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The id of the region outside of loops.
 pub const OUTSIDE: &str = "00000000-0000-0000-0000-000000000000";
@@ -64,7 +64,8 @@ fn translated(uri: &Uri) -> ApiResult<Option<Uri>> {
     let rest = |name: &str| !["region_id", "region_index"].contains(&name) && (name != "map_index" || index.is_none());
     pairs.retain(|(name, _)| rest(name));
     pairs.extend(index.map(|index| ("map_index".to_owned(), index.to_string())));
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_');
+    let encode = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
     let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
     let path_and_query = format!("{}?{}", uri.path(), query.join("&"));
     path_and_query.parse().map(Some).map_err(|error| ApiError::internal(&error))

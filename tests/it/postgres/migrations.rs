@@ -172,6 +172,13 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
         "SELECT event, target FROM notification_delivery JOIN notification ON id = notification_id",
         "run_failed|team",
     ),
+    (
+        19,
+        "UPDATE dag SET is_paused = false, is_draining = true WHERE dag_id = 'd';
+         INSERT INTO asset_queue (asset_id, dag_id, events) SELECT max(id), 'd', '{1,2}' FROM asset",
+        "SELECT is_paused, is_draining, events FROM dag JOIN asset_queue USING (dag_id) WHERE dag_id = 'd'",
+        "f|t|{1,2}",
+    ),
 ];
 
 /// Migrates the schema to `version`, without data.

@@ -389,7 +389,7 @@ fn a_requirements_file_is_read_as_pip_reads_it() {
     for part in [
         "you require apache-airflow==2.9.2",
         "p/more.txt:2: apache-airflow==2.9.2",
-        "runs Apache Airflow 3.0 to 3.3. Leave out lines",
+        "runs Apache Airflow 3.0 to 3.4. Leave out lines",
     ] {
         assert!(refused.contains(part), "{refused}");
     }
