@@ -194,7 +194,7 @@ async fn read_snapshot<'a>(
             Default::default()
         },
         decisions: planner_input::decisions(transaction, key, graph).await?,
-        held_by_past: past::held_by_past(transaction, key, graph, logical_date).await?,
+        held_by_past: past::held_by_past(transaction, key, graph, logical_date).await?.tasks,
         instances,
     })
 }

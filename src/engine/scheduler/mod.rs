@@ -7,6 +7,6 @@ pub mod due_runs;
 mod episodes;
 mod file_sensors;
 mod live_run;
-mod past;
+pub mod past;
 pub mod run;
 pub mod totals;

@@ -8,15 +8,24 @@ use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashSet;
 
-/// Returns the indices of the tasks that may not start because of the outcome of the previous run. With catchup, the
+/// The tasks that wait for the outcome of the previous run.
+#[derive(Debug, Default)]
+pub struct HeldByPast {
+    /// The run id of the previous run; `None` if the run has none, or no task depends on it.
+    pub previous_run: Option<String>,
+    /// Indices of the tasks.
+    pub tasks: HashSet<usize>,
+}
+
+/// Returns the tasks that may not start because of the outcome of the previous run. With catchup, the
 /// previous run is the last one whose type is not `manual`, otherwise the last one of any type.
 pub async fn held_by_past(
     client: &impl GenericClient,
     key: &RunKey,
     graph: &Graph,
     logical_date: Option<Timestamp>,
-) -> Result<HashSet<usize>> {
-    let mut held = HashSet::new();
+) -> Result<HeldByPast> {
+    let mut held = HeldByPast::default();
     let (true, Some(date)) = (graph.has_past, logical_date) else { return Ok(held) };
     let catchup = graph.structure.catchup;
     let past_runs = if catchup { PastRuns::NotManual } else { PastRuns::All };
@@ -42,8 +51,9 @@ pub async fn held_by_past(
         let downstream_allows =
             !task.wait_for_downstream || downstream.into_iter().all(|id| succeeded.get(id) != Some(&false));
         if !(past_allows && downstream_allows) {
-            held.insert(task_index);
+            held.tasks.insert(task_index);
         }
     }
+    held.previous_run = Some(previous.run_id);
     Ok(held)
 }

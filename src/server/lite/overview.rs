@@ -16,6 +16,7 @@ use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::schedule::timetable::Interval;
 use leoflow_engine::schedule::upcoming::upcoming;
+use leoflow_engine::scheduler::past;
 use leoflow_engine::store::dag::dag_facts;
 use leoflow_engine::store::dag::dags::{self, Activity, Dag, DagFilter};
 use leoflow_engine::store::dag::import_errors::{self, ImportError};
@@ -193,8 +194,8 @@ pub async fn run(
     let run = runs::get(&*client, &key, ReadFor::Reading).await?;
     let filter = InstanceFilter { changed_after, ..InstanceFilter::of_run(&key) };
     let mut instances = instances::list(&*client, Listing::of(filter)).await?.rows;
-    let is_paused = if changed_after.is_some() {
-        dags::is_paused(&*client, &key.dag_id).await?
+    let (is_paused, graph) = if changed_after.is_some() {
+        (dags::is_paused(&*client, &key.dag_id).await?, None)
     } else {
         let dag = dags::get(&*client, &key.dag_id).await?;
         let is_paused = dag.is_paused;
@@ -203,11 +204,14 @@ pub async fn run(
             (graph.task_index(&instance.key.task_id).unwrap_or(usize::MAX), instance.key.map_index)
         };
         instances.sort_by_cached_key(position);
-        is_paused
+        (is_paused, Some(graph))
     };
     // Only when all instances are read, because a command that follows a run reads changes several times a second.
     let is_finished = matches!(run.state, RunState::Success | RunState::Failed);
-    let waiting = if changed_after.is_some() || is_finished { Vec::new() } else { waiting_of(&*client, &key).await? };
+    let waiting = match graph.filter(|_| !is_finished) {
+        Some(graph) => waiting_of(&*client, &run, &graph, &instances).await?,
+        None => Vec::new(),
+    };
     let callback_failures = match changed_after {
         Some(_) => Vec::new(),
         // Failures before the run was cleared are those of an earlier end.
@@ -248,13 +252,30 @@ fn callback_failure(event: LoggedEvent) -> Value {
 }
 
 /// Returns the reasons why a run or its tasks wait.
-async fn waiting_of(client: &impl GenericClient, key: &RunKey) -> Result<Vec<Waiting>, ApiError> {
-    let backlog = backlog::of_run(client, key, Timestamp::now()).await?;
+async fn waiting_of(
+    client: &impl GenericClient,
+    run: &Run,
+    graph: &Graph,
+    instances: &[Instance],
+) -> Result<Vec<Waiting>, ApiError> {
+    let backlog = backlog::of_run(client, &run.key, Timestamp::now()).await?;
     let pools = match backlog.scheduled.is_empty() {
         true => Vec::new(),
         false => pools::list(client, Listing::default()).await?.rows,
     };
-    Ok(queue::of_backlog(&backlog, &pools))
+    let mut waiting = queue::of_backlog(&backlog, &pools);
+    if run.state == RunState::Running {
+        let held = past::held_by_past(client, &run.key, graph, run.logical_date).await?;
+        let is_held = |instance: &&Instance| {
+            let task_index = graph.task_index(&instance.key.task_id);
+            instance.state.is_none() && task_index.is_some_and(|index| held.tasks.contains(&index))
+        };
+        let count = instances.iter().filter(is_held).count();
+        if let Some(previous) = held.previous_run.as_ref().filter(|_| count > 0) {
+            waiting.push(queue::of_past(count, &run.key.dag_id, previous));
+        }
+    }
+    Ok(waiting)
 }
 
 /// Returns the pools that a DAG's tasks name but that do not exist.

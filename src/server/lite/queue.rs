@@ -107,6 +107,13 @@ fn of_runs(runs: &QueuedRuns) -> Waiting {
     Waiting { what, dag_id, reason: reason.to_owned(), command, time }
 }
 
+/// Tasks that `depends_on_past` holds back until they have succeeded in the run `previous_run`.
+pub fn of_past(count: usize, dag_id: &str, previous_run: &str) -> Waiting {
+    let what = counted(count, "task");
+    let reason = format!("Waiting for success in the previous run {previous_run} (depends_on_past)");
+    Waiting { what, dag_id: Some(dag_id.to_owned()), reason, command: None, time: None }
+}
+
 fn wait_time(relation: &'static str, time: Option<Timestamp>) -> Option<WaitTime> {
     time.map(|time| WaitTime { relation, time: time.to_string() })
 }

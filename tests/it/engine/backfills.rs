@@ -1,5 +1,6 @@
 //! Backfills create all of the requested runs, or are refused with the reason and create none.
 
+use crate::support::http::socket_request;
 use crate::support::{TestHome, wait_until};
 use std::time::Duration;
 
@@ -62,4 +63,32 @@ fn a_backfill_counts_its_runs_and_a_large_one_is_cancellable() {
     assert!(large.stderr.contains("20161 runs created"), "{large:?}");
     test.run(&["backfill", "cancel", &id]).expect(0);
     assert_eq!(test.sql("SELECT count(*) FROM dag_run WHERE backfill_id IS NOT NULL AND state = 'queued'"), "0");
+}
+
+/// A cleared run of a cancelled backfill starts, and says which run it waits for: apache/airflow#72337 and #69658.
+#[test]
+fn a_cleared_run_of_a_cancelled_backfill_starts_and_names_the_run_that_it_waits_for() {
+    let test = TestHome::started();
+    let chained = dag_with_schedule("chained", "@daily").replace("@task\n", "@task(depends_on_past=True)\n");
+    test.add_dag("chained", &chained);
+    test.run(&["dags", "pause", "chained"]).expect(0);
+    let dates = ["--from-date", "2024-01-01", "--to-date", "2024-01-02", "--reprocess-behavior", "failed"];
+    test.run(&[&["backfill", "create", "--dag-id", "chained"], &dates[..]].concat()).expect(0);
+    test.run(&["backfill", "cancel", &test.sql("SELECT max(id) FROM backfill")]).expect(0);
+    test.run(&["dags", "unpause", "chained"]).expect(0);
+    let (first, second) = ("backfill__2024-01-01T00:00:00+00:00", "backfill__2024-01-02T00:00:00+00:00");
+    let state = |run: &str| test.sql(&format!("SELECT state FROM dag_run WHERE run_id = '{run}'"));
+    assert_eq!((state(first).as_str(), state(second).as_str()), ("failed", "failed"));
+    test.run(&["runs", "clear", "chained", second, "--yes"]).expect(0);
+    wait_until("the cleared run has started", SOON, || state(second) == "running");
+    let shown = test.run(&["runs", "show", "chained", second]).expect(0);
+    let reason = format!("Waiting for success in the previous run {first} (depends_on_past)");
+    assert!(shown.stderr.contains(&reason) || shown.stdout.contains(&reason), "{shown:?}");
+    let path = format!("/api/v2/dags/chained/dagRuns/{}/taskInstances/t/dependencies", second.replace('+', "%2B"));
+    let answer = socket_request(&test.home, "GET", &path, "", "").json();
+    assert_eq!(answer["dependencies"][0]["name"], "Previous Dagrun State", "{answer}");
+    test.run(&["runs", "clear", "chained", first, "--yes"]).expect(0);
+    wait_until("both runs have succeeded", SOON, || {
+        (state(first), state(second)) == ("success".into(), "success".into())
+    });
 }

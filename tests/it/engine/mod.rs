@@ -2,6 +2,7 @@
 
 mod airflow_facts;
 mod airflow_semantics;
+mod asset_events;
 mod authoring;
 mod backfills;
 mod clock_steps;

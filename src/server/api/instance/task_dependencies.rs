@@ -4,6 +4,8 @@ use super::task_instances::{MapIndexQuery, instance_not_found};
 use crate::api::instance_path::{MappedPath, instance_key, instance_key_from_query};
 use crate::api::prelude::*;
 use leoflow_engine::model::dag::Task;
+use leoflow_engine::planner::graph::Graph;
+use leoflow_engine::scheduler::past;
 use leoflow_engine::store::dag::dags::{self, Dag};
 use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::instance::instances::{self, Instance, InstanceFilter};
@@ -59,8 +61,10 @@ async fn unmet_dependencies(
             Some(id) => versions::version(client, id).await?.structure,
             None => dag.into_structure(),
         };
-        if let Some(task) = structure.tasks.iter().find(|task| task.task_id == instance.key.task_id) {
-            unmet.extend(unmet_trigger_rule(client, run, task).await?);
+        let graph = Graph::new(structure);
+        if let Some(index) = graph.task_index(&instance.key.task_id) {
+            unmet.extend(unmet_past(client, run, &graph, index).await?);
+            unmet.extend(unmet_trigger_rule(client, run, graph.task(index)).await?);
         }
     }
     Ok(unmet)
@@ -92,6 +96,19 @@ async fn unmet_capacity(
         dag.structure.max_active_tasks
     );
     Ok(Some(dependency("Task Concurrency", reason)))
+}
+
+/// Returns the previous run that the task waits for by `depends_on_past` or `wait_for_downstream`.
+async fn unmet_past(
+    client: &impl GenericClient,
+    run: &Run,
+    graph: &Graph,
+    task_index: usize,
+) -> Result<Option<TaskDependencyResponse>, StoreError> {
+    let held = past::held_by_past(client, &run.key, graph, run.logical_date).await?;
+    let previous = held.previous_run.filter(|_| held.tasks.contains(&task_index));
+    let reason = |id| format!("The task waits for its success in the previous run {id} (depends_on_past).");
+    Ok(previous.map(|id| dependency("Previous Dagrun State", reason(id))))
 }
 
 /// Returns the upstream tasks that the task's trigger rule waits for.
