@@ -154,10 +154,7 @@ impl Params {
 
     /// Returns the tests of `NAME_pattern` and `NAME_prefix_pattern`; `~` matches every value.
     fn patterns(&self, name: &str) -> Vec<FieldTest> {
-        let mut tests = Vec::new();
-        if let Some(text) = self.text(&format!("{name}_pattern")).filter(|text| *text != "~") {
-            tests.push(FieldTest::Contains(alternatives(text).into_iter().map(str::to_owned).collect()));
-        }
+        let mut tests = Vec::from_iter(self.contains(&format!("{name}_pattern")));
         if let Some(text) = self.text(&format!("{name}_prefix_pattern")) {
             // As in Airflow, trailing characters other than letters and digits are ignored.
             let prefix = |text: &str| text.trim_end_matches(|c: char| !c.is_alphanumeric()).to_owned();
@@ -165,6 +162,12 @@ impl Params {
             tests.push(FieldTest::StartsWith(prefixes));
         }
         tests
+    }
+
+    /// Returns the test that a field contains one of the texts of a parameter, which `|` separates; `~` is no test.
+    pub fn contains(&self, parameter: &str) -> Option<FieldTest> {
+        let text = self.text(parameter).filter(|text| *text != "~")?;
+        Some(FieldTest::Contains(alternatives(text).into_iter().map(str::to_owned).collect()))
     }
 
     /// Parses the four bounds of a time.

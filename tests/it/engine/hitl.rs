@@ -81,6 +81,10 @@ fn hitl_tasks_wait_for_answers_and_continue() {
     let request = |method: &str, path: &str, body: &str| {
         socket_request(&test.home, method, path, "Content-Type: application/json\r\n", body)
     };
+    for (text, found) in [("Say%7Cwhere", 2), ("~", 6), ("of 1", 1), ("none", 0)] {
+        let list = format!("/api/v2/dags/asks/dagRuns/~/hitlDetails?subject_search={}", text.replace(' ', "%20"));
+        assert_eq!(request("GET", &list, "").json()["total_entries"], found, "{text}");
+    }
     let patch = |option: &str| request("PATCH", &path, &json!({"chosen_options": [option]}).to_string());
     assert_eq!(patch("up").status, 400);
     assert_eq!(request("PATCH", &path, "{\"chosen_options\": []}").status, 422);

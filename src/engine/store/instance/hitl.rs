@@ -159,9 +159,6 @@ filter! {
         dag_id: String = "h.dag_id = {}",
         run_id: String = "h.run_id = {}",
         has_response: bool = "(h.responded_at IS NOT NULL) = {}",
-        /// Substrings of the subject and of the body; `%` and `_` are wildcards.
-        subject_contains: String = "h.subject ILIKE '%' || {}::text || '%'",
-        body_contains: String = "h.body ILIKE '%' || {}::text || '%'",
     }
 }
 

@@ -134,9 +134,10 @@ pub async fn list(
         dag_id: specific_id(&dag_id).map(str::to_owned),
         run_id: specific_id(&run_id).map(str::to_owned),
         has_response: params.flag("response_received")?,
-        subject_contains: params.text("subject_search").map(str::to_owned),
-        body_contains: params.text("body_search").map(str::to_owned),
     };
+    for (parameter, field) in [("subject_search", DetailField::Subject), ("body_search", DetailField::Body)] {
+        params.contains(parameter).into_iter().for_each(|test| listing.test(field, test));
+    }
     let client = state.core.database.get().await?;
     let page = hitl::list(&*client, listing).await?;
     let mut details = Vec::with_capacity(page.rows.len());
