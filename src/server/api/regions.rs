@@ -5,7 +5,7 @@ use super::Routes;
 use crate::api::prelude::*;
 use crate::http::openapi::operation::Input;
 use crate::http::openapi::routes::Entry;
-use axum::extract::{FromRequestParts, Query, Request};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn};
@@ -45,28 +45,22 @@ async fn translate(mut request: Request, next: Next) -> ApiResult<Response> {
 }
 
 fn translated(uri: &Uri) -> ApiResult<Option<Uri>> {
-    let Ok(Query(mut pairs)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else { return Ok(None) };
-    if !pairs.iter().any(|(name, _)| ["region_id", "region_index"].contains(&name.as_str())) {
+    // The operation refuses a query that cannot be decoded.
+    let Ok(params) = Params::from_query(uri) else { return Ok(None) };
+    let is_region = |name: &str| ["region_id", "region_index"].contains(&name);
+    if !params.names().any(is_region) {
         return Ok(None);
     }
-    let value = |name: &str| pairs.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let number = |name: &str| {
-        let parse = |text: String| {
-            let message = "Input should be a valid integer, unable to parse string as an integer";
-            text.parse::<i32>().map_err(|_| ApiError::unprocessable(&["query", name], "int_parsing", message))
-        };
-        value(name).map(parse).transpose()
-    };
     // The path of an instance of a mapped task has the index after the task's id.
     let in_path = uri.path().split_once("/taskInstances/").and_then(|(_, rest)| rest.split('/').nth(1)?.parse().ok());
-    let named = in_path.or(number("map_index")?);
-    let index = map_index("query", value("region_id").as_deref(), number("region_index")?, named)?;
-    let rest = |name: &str| !["region_id", "region_index"].contains(&name) && (name != "map_index" || index.is_none());
-    pairs.retain(|(name, _)| rest(name));
-    pairs.extend(index.map(|index| ("map_index".to_owned(), index.to_string())));
+    let named = in_path.or(params.integer("map_index")?);
+    let index = map_index("query", params.text("region_id"), params.integer("region_index")?, named)?;
+    let index_text = index.map(|index| index.to_string());
+    let rest = params.pairs().filter(|(name, _)| !is_region(name) && (*name != "map_index" || index.is_none()));
+    let pairs = rest.chain(index_text.as_deref().map(|text| ("map_index", text)));
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'_');
     let encode = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
-    let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
+    let query: Vec<String> = pairs.map(|(name, value)| format!("{}={}", encode(name), encode(value))).collect();
     let path_and_query = format!("{}?{}", uri.path(), query.join("&"));
     path_and_query.parse().map(Some).map_err(|error| ApiError::internal(&error))
 }

@@ -3,6 +3,7 @@
 use super::api_error::{ApiError, ApiResult};
 use super::openapi::operation::{Input, Operation, Schemas};
 use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -88,14 +89,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
-        query
-            .map(|Query(pairs)| Self { pairs, location: "query", declared: Vec::new() })
-            .map_err(|error| ApiError::unprocessable(&["query"], "value_error", error.body_text()))
+        Self::from_query(&parts.uri)
     }
 }
 
 impl Params {
+    /// Takes the parameters of an address.
+    pub fn from_query(uri: &Uri) -> ApiResult<Self> {
+        Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map(|Query(pairs)| Self { pairs, location: "query", declared: Vec::new() })
+            .map_err(|error| ApiError::unprocessable(&["query"], "value_error", error.body_text()))
+    }
+
     /// Takes parameters from a body, with their query names.
     pub fn from_body_pairs(pairs: Vec<(String, String)>) -> Self {
         Self { pairs, location: BODY, declared: Vec::new() }
@@ -113,7 +118,12 @@ impl Params {
 
     /// Returns all given names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.pairs.iter().map(|(name, _)| name.as_str())
+        self.pairs().map(|(name, _)| name)
+    }
+
+    /// Returns all names and values, in their order.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Returns all values of a parameter.
@@ -151,6 +161,11 @@ impl Params {
 
     /// Parses an integer, which may be negative.
     pub fn whole(&self, name: &str) -> ApiResult<Option<i64>> {
+        self.integer(name)
+    }
+
+    /// Parses an integer of a type.
+    pub fn integer<T: FromStr>(&self, name: &str) -> ApiResult<Option<T>> {
         let message = "Input should be a valid integer, unable to parse string as an integer";
         self.parse(name, "int_parsing", |_| message.to_owned())
     }

@@ -140,15 +140,13 @@ impl Variables<'_> {
     fn resource(&self) -> Result<Vec<(String, String)>, InvalidTelemetry> {
         let name = "OTEL_RESOURCE_ATTRIBUTES";
         let mut attributes = pairs(name, &self.get(name).unwrap_or_default())?;
-        let service = ["OTEL_SERVICE_NAME", "AIRFLOW__TRACES__OTEL_SERVICE", "AIRFLOW__METRICS__OTEL_SERVICE"];
-        let (own, airflow) = service.split_at(1);
-        let first = |names: &[&str]| names.iter().find_map(|name| self.get(name));
         let is_service = |attribute: &(String, String)| attribute.0 == "service.name";
-        if let Some(own) = first(own) {
+        if let Some(own) = self.get("OTEL_SERVICE_NAME") {
             attributes.retain(|attribute| !is_service(attribute));
             attributes.push(("service.name".to_owned(), own));
         } else if !attributes.iter().any(is_service) {
-            let service = first(airflow).unwrap_or_else(|| DEFAULT_SERVICE.to_owned());
+            let airflow = ["AIRFLOW__TRACES__OTEL_SERVICE", "AIRFLOW__METRICS__OTEL_SERVICE"];
+            let service = airflow.iter().find_map(|name| self.get(name)).unwrap_or_else(|| DEFAULT_SERVICE.to_owned());
             attributes.push(("service.name".to_owned(), service));
         }
         Ok(attributes)

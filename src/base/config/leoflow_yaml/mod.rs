@@ -10,6 +10,7 @@ pub use environment::{EnvironmentSettings, take_environment};
 
 use self::keys::{HISTORY, PROJECT, TASK, default_names, names};
 use super::document::{Problem, line_of, show, to_mapping};
+use super::keys::scalar_text;
 use super::{NotifyRule, Retention, read_project_rules};
 use crate::sys::fs::files;
 use serde_json::{Map, Value as Json};
@@ -204,7 +205,7 @@ impl<'a> Reader<'a> {
 
     /// Accepts a version of Apache Airflow, with two or three numbers, or a pre-release.
     fn airflow(&mut self, name: &str, value: &Value) -> Option<Json> {
-        let text = value.as_str().map(str::to_owned).or_else(|| value.as_f64().map(|number| number.to_string()));
+        let text = Some(scalar_text(value));
         let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let is_version = |text: &String| {
             let release = text.split_once(['a', 'b', 'r']).map_or(text.as_str(), |(release, pre)| {

@@ -11,8 +11,7 @@ use crate::schedule::timetable::Info;
 use crate::store::dag::dags::Dag;
 use crate::store::events::{self, Event};
 use crate::store::instance::clear::{self, Selection};
-use crate::store::list::conditions::Conditions;
-use crate::store::list::field::{Filter, filter, list_fields};
+use crate::store::list::field::{filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_one, fetch_optional, from_row, read_by_name};
 use crate::store::run::version_choice::VersionChoice;
@@ -301,18 +300,15 @@ pub async fn get(client: &impl GenericClient, id: i64) -> Result<Backfill> {
 
 list_fields! {
     /// Fields of the runs of a backfill, for lists.
-    BackfillRunField, key: [Ordinal], filter: OfBackfill;
+    BackfillRunField, key: [Ordinal], filter: BackfillRunFilter;
     Ordinal = whole("b.ordinal"),
     LogicalDate = time("b.logical_date"),
 }
 
-/// Selects the runs of one backfill.
-#[derive(Debug, Default)]
-pub struct OfBackfill(pub i64);
-
-impl Filter for OfBackfill {
-    fn add_to(self, conditions: &mut Conditions) {
-        conditions.with("b.backfill_id = {}", self.0);
+filter! {
+    /// Filters of the runs of backfills.
+    pub struct BackfillRunFilter {
+        backfill_id: i64 = "b.backfill_id = {}",
     }
 }
 

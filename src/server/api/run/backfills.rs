@@ -9,7 +9,7 @@ use leoflow_engine::schedule::timetable::{Info, Restriction};
 use leoflow_engine::schedule::upcoming::{self, RangeProblem};
 use leoflow_engine::store::dag::dags::{self, Dag, Scheduling};
 use leoflow_engine::store::run::backfills::{
-    self, Backfill, BackfillField, BackfillRequest, BackfillRun, BackfillRunField, Change, OfBackfill, Reprocess,
+    self, Backfill, BackfillField, BackfillRequest, BackfillRun, BackfillRunField, BackfillRunFilter, Change, Reprocess,
 };
 use leoflow_engine::store::run::version_choice::VersionChoice;
 use std::time::Duration;
@@ -289,7 +289,7 @@ pub async fn runs(
     let id = i64::try_from(id).unwrap_or(i64::MAX);
     backfills::get(&*client, id).await.map_err(to_api_error)?;
     let mut listing = params.listing(&RUN_FIELDS)?;
-    listing.filter = OfBackfill(id);
+    listing.filter = BackfillRunFilter { backfill_id: Some(id) };
     let page = backfills::runs(&*client, listing).await?;
     Ok(Json(page.map(run_view).into()))
 }
