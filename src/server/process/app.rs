@@ -32,7 +32,7 @@ pub fn router(state: AppState) -> Router {
         .merge(api::slow_routes().router.layer(from_fn_with_state(state.auth.clone(), tokens::require_token)))
         .merge(ui::slow_routes(&state))
         .merge(task::routes(&state))
-        .merge(task::trigger_routes())
+        .merge(task::trigger_routes(&state))
         .fallback(ui::page)
         .layer(from_fn(guard::request_timeout))
         .merge(lite::import_routes(&state))

@@ -7,6 +7,7 @@ mod request_keys;
 mod runs;
 mod sdk_queries;
 mod states;
+mod triggers;
 
 use crate::app_state::AppState;
 use crate::dag_files;
@@ -43,11 +44,7 @@ pub fn routes(state: &AppState) -> Router<AppState> {
         .route("/task/runs/trigger", post(runs::trigger))
         .route("/task/runs/note", put(runs::set_note))
         .route("/task/map-index-name", post(api::set_map_index_name))
-        .route("/task/xcoms/push", post(api::push_xcom))
-        .route("/task/xcoms/delete", post(api::delete_xcom))
-        .route("/task/state/get", post(states::get))
-        .route("/task/state/set", post(states::set))
-        .route("/task/state/delete", post(states::delete))
+        .nest("/task", own_routes())
         .route("/task/hitl/ask", post(hitl::ask))
         .route("/task/hitl/answer", post(hitl::answer))
         .layer(from_fn(api::refuse_callbacks));
@@ -78,15 +75,31 @@ pub fn routes(state: &AppState) -> Router<AppState> {
 
 /// Routes for triggers and other callers that belong to no try. They need no token: only processes of this
 /// user and of root can open the socket.
-pub fn trigger_routes() -> Router<AppState> {
+pub fn trigger_routes(state: &AppState) -> Router<AppState> {
+    let variables = Router::new()
+        .route("/local/triggers/variables/{*key}", put(api::set_variable).delete(api::delete_variable))
+        .layer(from_fn_with_state(state.dag_files.clone(), dag_files::notify_store_changed));
+    let of_triggers = own_routes().layer(from_fn_with_state(state.clone(), triggers::add_writer));
     Router::new()
         .nest("/local/triggers", shared_routes())
         .route("/local/triggers/hitl/answer", post(hitl::answer))
+        .merge(variables)
+        .nest("/local/triggers/of/{trigger}", of_triggers)
         // For runs in the foreground, which have no token of a try.
         .route("/local/uv", post(api::uv))
         .layer(from_fn(guard::datastore_timeout))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(from_fn(guard::require_local))
+}
+
+/// Routes for what belongs to the task instance that asks, or whose trigger asks: XComs and state stores.
+fn own_routes() -> Router<AppState> {
+    Router::new()
+        .route("/xcoms/push", post(api::push_xcom))
+        .route("/xcoms/delete", post(api::delete_xcom))
+        .route("/state/get", post(states::get))
+        .route("/state/set", post(states::set))
+        .route("/state/delete", post(states::delete))
 }
 
 /// Routes shared by tasks and triggers, below their own paths. All of them only read.

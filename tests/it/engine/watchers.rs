@@ -1,5 +1,6 @@
 //! Asset watchers: each event of a trigger becomes an asset event, with Leoflow's small package and with Airflow's SDK.
 
+use crate::support::http::socket_request;
 use crate::support::processes::{signal, with_argument};
 use crate::support::{TestHome, wait_until};
 use serde_json::{Value, json};
@@ -75,4 +76,42 @@ fn watched_assets_get_events_with_airflows_sdk() {
     assert_watched_events_become_asset_events(
         &TestHome::new().with_airflow().with_limit("LEOFLOW_TRIGGER_IDLE_LIMIT", "2"),
     );
+}
+
+const COUNTING: &str = r#"
+import asyncio
+from asgiref.sync import sync_to_async
+from airflow.sdk import Asset, AssetWatcher, DAG, task
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+class Counts(BaseEventTrigger):
+    def serialize(self):
+        return "counting.Counts", {}
+    async def run(self):
+        while (seen := await self.asset_state_store.aget("seen", 0)) < 3:
+            await self.asset_state_store.aset("seen", seen + 1)
+            yield TriggerEvent(seen)
+        await asyncio.sleep(3600)
+
+with DAG("counting", schedule=[Asset("numbers", watchers=[AssetWatcher(name="counts", trigger=Counts())])]):
+    @task
+    def reads(): ...
+    reads()
+"#;
+
+#[test]
+fn watchers_keep_state_of_their_asset() {
+    let test = TestHome::new().with_newest_airflow();
+    test.start();
+    test.add_dag("counting", COUNTING);
+    test.run(&["dags", "unpause", "counting"]).expect(0);
+    let events = || test.sql("SELECT count(*) FROM asset_event");
+    wait_until("three events", LIMIT, || events() == "3");
+    signal(trigger_hosts(&test)[0], "KILL");
+    let first = trigger_hosts(&test);
+    wait_until("another trigger host runs", LIMIT, || trigger_hosts(&test).len() == 1 && trigger_hosts(&test) != first);
+    let path = "/api/v2/assets/1/state-store/seen";
+    let stored = socket_request(&test.home, "GET", path, "", "").json();
+    assert_eq!((&stored["value"], &stored["last_updated_by"]["kind"]), (&json!(3), &json!("watcher")), "{stored}");
+    assert_eq!(events(), "3", "the watcher continues where it was");
 }

@@ -411,6 +411,63 @@ fn a_failed_or_timed_out_trigger_fails_its_try() {
     wait_until("no trigger process runs", LIMIT, || trigger_hosts(&test).is_empty());
 }
 
+const WRITER: &str = r#"
+from asgiref.sync import sync_to_async
+from airflow.sdk import DAG, BaseOperator, Variable, task
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+class Writes(BaseTrigger):
+    def serialize(self):
+        return "writer.Writes", {}
+    def write(self):
+        own = {name: getattr(self.task_instance, name) for name in ("dag_id", "run_id", "task_id", "map_index")}
+        Variable.set("seen", "by the trigger")
+        XCom.set(key="cursor", value={"row": 7}, **own)
+        XCom.set(key="gone", value=1, **own)
+        XCom.delete(key="gone", **own)
+        try:
+            XCom.set(key="cursor", value=1, **{**own, "task_id": "skips"})
+        except Exception as error:
+            refused = "belongs to another task" in str(error)
+        return [Variable.get("seen"), XCom.get_one(key="cursor", **own), refused]
+    async def run(self):
+        yield TriggerEvent(await sync_to_async(self.write)())
+
+class Waits(BaseOperator):
+    def execute(self, context):
+        self.defer(trigger=Writes(), method_name="go_on")
+    def go_on(self, context, event=None):
+        return [event, context["ti"].xcom_pull(key="cursor", map_indexes=context["ti"].map_index)]
+
+with DAG("writer"):
+    Waits.partial(task_id="waits").expand(doc=["a", "b"])
+    @task
+    def skips():
+        raise AirflowSkipException("not on Sundays")
+    skips()
+"#;
+
+/// <https://github.com/apache/airflow/issues/53514>
+#[test]
+fn triggers_write_variables_and_xcoms() {
+    let test = test_home();
+    test.add_dag("writer", WRITER);
+    let run_id = test.trigger("writer");
+    let run = test.wait_run("writer", &run_id);
+    assert_eq!(run["state"], "success", "{}", test.task_log("writer", "waits"));
+    let value = test.sql("SELECT DISTINCT value::text FROM xcom WHERE key = 'return_value'");
+    assert_eq!(
+        serde_json::from_str::<Value>(&value).unwrap(),
+        json!([["by the trigger", {"row": 7}, true], {"row": 7}])
+    );
+    let keys = "SELECT string_agg(key || map_index, ' ' ORDER BY key, map_index) FROM xcom WHERE key <> 'return_value'";
+    assert_eq!(test.sql(keys), "cursor0 cursor1");
+    let reason = test.sql("SELECT outcome FROM task_try WHERE task_id = 'skips'");
+    assert_eq!(reason, "AirflowSkipException: not on Sundays");
+}
+
 #[test]
 fn dag_test_of_the_sdk_reads_stored_values() {
     let test = test_home();

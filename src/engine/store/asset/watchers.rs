@@ -19,7 +19,8 @@ from_row! {
     pub struct Watcher {
         pub id: i64,
         pub asset_id: i64,
-        pub name: String,
+        pub asset_name: String,
+        pub asset_uri: String,
         pub version_id: i64,
         pub classpath: String,
         pub kwargs: Value,
@@ -90,8 +91,9 @@ pub async fn is_any(client: &impl GenericClient) -> Result<bool> {
 /// The watchers to run. If several DAGs have identical watchers, only one of these is returned.
 pub async fn all(client: &impl GenericClient) -> Result<Vec<Watcher>> {
     let query = format!(
-        "SELECT DISTINCT ON (asset_id, classpath, kwargs::text) * FROM asset_watcher w WHERE {IS_ACTIVE}
-         ORDER BY asset_id, classpath, kwargs::text, id"
+        "SELECT DISTINCT ON (asset_id, classpath, kwargs::text) w.*, a.name AS asset_name, a.uri AS asset_uri
+         FROM asset_watcher w JOIN asset a ON a.id = w.asset_id WHERE {IS_ACTIVE}
+         ORDER BY asset_id, classpath, kwargs::text, w.id"
     );
     fetch_all(client, &query, &[]).await
 }

@@ -2,7 +2,7 @@
 //! for an asset.
 
 use super::xcoms;
-use crate::model::keys::InstanceKey;
+use crate::model::keys::{InstanceKey, RunKey};
 use crate::store::instance_key::{INSTANCE, KEY};
 use crate::store::list::conditions::Conditions;
 use crate::store::list::field::{Filter, list_fields};
@@ -24,6 +24,18 @@ from_row! {
         pub expires_at: Option<Timestamp>,
         /// The task instance whose value this is, or that wrote the value of an asset.
         pub by: InstanceKey => InstanceKey::from_row,
+    }
+}
+
+/// A writer of an asset's values that is no task instance. Its key names no DAG.
+pub struct OtherWriter(&'static str);
+
+pub const API: OtherWriter = OtherWriter("");
+pub const WATCHER: OtherWriter = OtherWriter("watcher");
+
+impl OtherWriter {
+    pub fn key(&self) -> InstanceKey {
+        InstanceKey::unmapped(RunKey { dag_id: String::new(), run_id: String::new() }, self.0)
     }
 }
 

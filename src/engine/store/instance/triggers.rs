@@ -116,6 +116,16 @@ pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>> {
     fetch_all(client, &query, &[]).await
 }
 
+/// The try that waits for a trigger; `None` if the trigger has fired or its task no longer waits.
+pub async fn find_try(client: &impl GenericClient, trigger: i64) -> Result<Option<TryKey>> {
+    let query = format!(
+        "SELECT {} FROM task_trigger w JOIN task_try t USING ({TRY_KEY})
+         WHERE w.id = $1 AND w.fired_at IS NULL AND t.state = 'deferred'",
+        TRY.of("t")
+    );
+    fetch_optional(client, &query, &[&trigger]).await
+}
+
 /// The trigger or request that an instance waits for, including a request without a timeout.
 pub(crate) async fn of_instance(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<Waiting>> {
     let query = format!(

@@ -194,7 +194,7 @@ impl Triggers {
         let watched = self.watchers.get(&id).map(|watcher| {
             json!({
                 "id": id, "classpath": watcher.classpath, "kwargs": watcher.kwargs, "watches": true,
-                "asset_id": watcher.asset_id,
+                "asset_id": watcher.asset_id, "asset": {"name": watcher.asset_name, "uri": watcher.asset_uri},
             })
         });
         let deferred = self.waiting.get(&id).map(|waiting| {

@@ -16,8 +16,6 @@ type InstanceAndKey = Segments<(String, String, String, String)>;
 const DEFAULT_RETENTION: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// Airflow's `[state_store] max_value_storage_bytes`.
 const MAX_VALUE_BYTES: usize = 65_535;
-/// Stored instead of the writing task's ids when a value is written through this API.
-const API_WRITER: &str = "";
 
 fn key_not_found(store_kind: &str, key: &str) -> ApiError {
     ApiError::not_found(format!("{store_kind} state store key '{key}' not found"))
@@ -107,7 +105,6 @@ collection! { TaskStateStoreCollectionResponse { task_state_store: TaskStateStor
 #[serde(rename_all = "lowercase")]
 enum AssetStateStoreWriterKind {
     Task,
-    #[expect(dead_code, reason = "only for the JSON schema; asset watchers are not supported yet")]
     Watcher,
     Api,
 }
@@ -128,14 +125,19 @@ struct AssetStateStoreLastUpdatedBy {
 }
 
 fn last_updated_by(writer: InstanceKey) -> AssetStateStoreLastUpdatedBy {
-    let is_api = writer.run.dag_id == API_WRITER;
-    let unless_api = |id: String| (!is_api).then_some(id);
+    let kind = match &writer {
+        writer if *writer == states::API.key() => AssetStateStoreWriterKind::Api,
+        writer if *writer == states::WATCHER.key() => AssetStateStoreWriterKind::Watcher,
+        _ => AssetStateStoreWriterKind::Task,
+    };
+    let is_task = matches!(kind, AssetStateStoreWriterKind::Task);
+    let of_task = |id: String| is_task.then_some(id);
     AssetStateStoreLastUpdatedBy {
-        kind: if is_api { AssetStateStoreWriterKind::Api } else { AssetStateStoreWriterKind::Task },
-        dag_id: unless_api(writer.run.dag_id),
-        run_id: unless_api(writer.run.run_id),
-        task_id: unless_api(writer.task_id),
-        map_index: (!is_api).then_some(writer.map_index),
+        kind,
+        dag_id: of_task(writer.run.dag_id),
+        run_id: of_task(writer.run.run_id),
+        task_id: of_task(writer.task_id),
+        map_index: is_task.then_some(writer.map_index),
         task_instance_id: None,
         region_id: regions::OUTSIDE,
         region_index: writer.map_index,
@@ -297,8 +299,7 @@ pub async fn asset_set(
 ) -> ApiResult<NoContent> {
     let value = to_stored_value(&value)?;
     require_asset(&state, id).await?;
-    let run = RunKey { dag_id: API_WRITER.to_owned(), run_id: API_WRITER.to_owned() };
-    let writer = InstanceKey::unmapped(run, API_WRITER);
+    let writer = states::API.key();
     states::set_of_asset(&*state.core.database.get().await?, id, &key, &value, &writer).await?;
     Ok(NoContent)
 }

@@ -24,6 +24,8 @@ _prefix = "/local"
 _queried = False
 # True in a process that Leoflow did not start. It goes on without a server, also if that was killed.
 _is_outside = False
+# True in a process of triggers, which may change Variables, too.
+_is_trigger_host = False
 
 
 def configure(socket: str, token: str | None = None, retry_seconds: float | None = None) -> None:
@@ -32,6 +34,12 @@ def configure(socket: str, token: str | None = None, retry_seconds: float | None
     global _client, _prefix
     _client = Client(socket, token, retry_seconds)
     _prefix = "/task" if token else "/local"
+
+
+def allow_writes() -> None:
+    """Allows this process, which runs triggers, to change Variables."""
+    global _is_trigger_host
+    _is_trigger_host = True
 
 
 def client() -> Client:
@@ -111,10 +119,11 @@ class NotRunning(AirflowRuntimeError):
 
 
 def write(method: str, key: str, body: dict[str, Any] | None) -> None:
-    """Changes (`PUT`) or deletes (`DELETE`) a Variable. Raises Unsupported outside of a running task."""
-    if _prefix != "/task":
+    """Changes (`PUT`) or deletes (`DELETE`) a Variable. Raises Unsupported outside of a running task or trigger."""
+    prefix = "/local/triggers" if _is_trigger_host else _prefix
+    if prefix == "/local":
         raise Unsupported(f"changing a Variable outside of a running task (use `{command('variables set')}`)")
     try:
-        client().request(method, f"{_prefix}/variables/{quote(key)}", body)
+        client().request(method, f"{prefix}/variables/{quote(key)}", body)
     except ServerError as error:
         raise AirflowRuntimeError(f"variable {key!r} cannot be changed: {error}") from None

@@ -112,4 +112,5 @@ def wait(options: dict[str, Any]) -> None:
     import hooks must be set up."""
     os.set_inheritable(trigger_host.AGENT, False)
     leoflow_server.configure(options["socket"])
+    leoflow_server.allow_writes()
     asyncio.run(trigger_host.serve(TRIGGER_BACKEND, task_log.begin_loggers))

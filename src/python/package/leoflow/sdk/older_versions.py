@@ -24,6 +24,14 @@ def has_start_from_trigger() -> bool:
     return tuple(int(part) for part in airflow.__version__.split(".")[:2]) >= (3, 3)
 
 
+def skip_exception() -> type[BaseException]:
+    try:
+        from airflow.sdk.exceptions import AirflowSkipException
+    except ImportError:
+        from airflow.exceptions import AirflowSkipException
+    return AirflowSkipException
+
+
 def run_type(name: str) -> str:
     """Maps a run type to one that the installed version knows; an unknown type becomes `manual`, as in that version."""
     from airflow.sdk.api.datamodels._generated import DagRunType

@@ -58,6 +58,8 @@ class Try:
 
         self.spec = spec
         self.make_dag = make_dag
+        # The exception with which the task has skipped itself.
+        self.skip: BaseException | None = None
         self.runner = task_runner
         self.supervisor = supervisor
         task_runner.SUPERVISOR_COMMS = supervisor
@@ -99,7 +101,7 @@ class Try:
         """Runs the try; returns its result: `task_result` in `messages.schema.json`."""
         keeper_pipe.note_begin()
         children = child_processes.Server(self.supervisor) if child_processes.starts_child_processes(self.ti.task) else None
-        with self.beginning_with_trigger():
+        with self.observing_execution():
             state, _, self.error = self.runner.run(self.ti, self.context, self.log)
         if children is not None:
             children.finish()
@@ -110,9 +112,10 @@ class Try:
             # No message handler has recorded this state.
             result.update(state="failed", retry=False, reason=f"Leoflow does not support the state {getattr(state, 'value', state)}")
         self.span.note_error(self.error)
-        if result["state"] in ("failed", "skipped") and self.error is not None:
+        cause = self.skip if result["state"] == "skipped" else self.error
+        if result["state"] in ("failed", "skipped") and cause is not None:
             policy = self.supervisor.retry_reason
-            result["reason"] = describe(self.error) + (f" (retry policy: {policy})" if policy else "")
+            result["reason"] = describe(cause) + (f" (retry policy: {policy})" if policy else "")
         if result["state"] == "failed" and self.error is not None:
             self.log_hints(result)
         if getattr(self.ti.task, "overwrite_rtif_after_execution", False) and self.ti.task.template_fields:
@@ -120,22 +123,25 @@ class Try:
         return result
 
     @contextlib.contextmanager
-    def beginning_with_trigger(self):
-        """Makes a task with `start_from_trigger` start with its trigger, like Airflow's scheduler from 3.3 on: no
-        method and no callback of the task runs before the event."""
-        if startup.next_method(self.ti) or not older_versions.has_start_from_trigger():
-            yield
-            return
+    def observing_execution(self):
+        """Keeps the exception with which the task skips itself, which Airflow only logs. Makes a task with
+        `start_from_trigger` start with its trigger, like Airflow's scheduler from 3.3 on: no method and no callback of
+        the task runs before the event."""
+        may_begin_with_trigger = not startup.next_method(self.ti) and older_versions.has_start_from_trigger()
         original = self.runner._execute_task
 
-        def begin(*arguments, **others):
+        def execute(*arguments, **others):
             # Only here has Airflow created the task of a mapped instance.
             task = self.ti.task
-            if task.start_from_trigger is True and task.start_trigger_args is not None:
+            if may_begin_with_trigger and task.start_from_trigger is True and task.start_trigger_args is not None:
                 raise start_trigger.deferral(task, self.context)
-            return original(*arguments, **others)
+            try:
+                return original(*arguments, **others)
+            except older_versions.skip_exception() as skip:
+                self.skip = skip
+                raise
 
-        self.runner._execute_task = begin
+        self.runner._execute_task = execute
         try:
             yield
         finally:

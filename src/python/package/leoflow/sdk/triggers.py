@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 
 from leoflow.common import leoflow_server
 from leoflow.running import trigger_host
 from leoflow.sdk import logs, named_classes, older_versions, startup
+from leoflow.sdk.messages import xcoms
 from leoflow.sdk.supervisor import TaskSupervisor
 
 TYPE_CHECKING = False
@@ -15,23 +17,41 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# The request for the trigger whose code is running; it is copied to the threads that the code starts.
+REQUEST: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("request")
+# Messages that belong to a running task, not to its trigger.
+TASK_MESSAGES = ("CreateHITLDetailPayload", "TriggerDagRun", "GetPrevSuccessfulDagRun", "UpdateDagRunNote")
+# Requests about the task instance of the trigger.
+OWN_REQUESTS = ("xcoms/push", "xcoms/delete", "state/get", "state/set", "state/delete")
+
+
 class TriggerSupervisor(TaskSupervisor):
-    """Answers messages of triggers. They belong to no try, so the server grants them the user's permissions."""
+    """Answers messages of triggers, which belong to no running try."""
 
     def __init__(self):
-        super().__init__({"dag_id": "", "run_id": "", "task_id": "", "map_index": -1})
-        # Removes the messages that need a try.
-        for kind in [kind for kind in self.answers if "StateStore" in kind]:
+        super().__init__(WaitingInstance())
+        for kind in [kind for kind in self.answers if kind in TASK_MESSAGES or "TaskStateStore" in kind]:
             del self.answers[kind]
-        del self.answers["CreateHITLDetailPayload"]
-        for kind in ("SetXCom", "DeleteXCom", "PutVariable", "DeleteVariable", "TriggerDagRun", "GetPrevSuccessfulDagRun"):
-            del self.answers[kind]
+        # A trigger has no result with which its return value could be sent.
+        self.xcoms.keep_return_value = lambda text, _: self.xcoms.push(xcoms.RETURN, text)
 
     def instance(self, ti_id):
         return INSTANCES[str(ti_id)]
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
+        if path in OWN_REQUESTS:
+            path = f"of/{REQUEST.get()['id']}/{path}"
         return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/local/triggers/{path}", body)
+
+
+class WaitingInstance:
+    """The ids of the task instance whose trigger is running; None for a watcher."""
+
+    def __getitem__(self, name):
+        return self.get(name)
+
+    def get(self, name, default=None):
+        return REQUEST.get().get("of", {}).get(name, default)
 
 
 # The task instances of running triggers, by Airflow's id.
@@ -50,6 +70,17 @@ def make_instance(spec):
 
 
 class SdkTriggerBackend(trigger_host.TriggerBackend):
+    def make_trigger(self, request):
+        REQUEST.set(request)
+        trigger = super().make_trigger(request)
+        # Releases of Airflow before 3.3 have no state stores.
+        if "asset" in request and hasattr(trigger, "asset_state_store"):
+            from airflow.sdk import Asset
+            from airflow.sdk.execution_time.context import AssetStateStoreAccessors
+
+            trigger.asset_state_store = AssetStateStoreAccessors(inlets=[Asset(**request["asset"])])
+        return trigger
+
     def on_trigger_end(self, instance):
         if instance is not None:
             INSTANCES.pop(str(instance.id), None)
@@ -68,6 +99,7 @@ def main(options: dict[str, Any]) -> None:
 
     os.set_inheritable(trigger_host.AGENT, False)
     leoflow_server.configure(options["socket"])
+    leoflow_server.allow_writes()
     enter_project()
     task_runner.SUPERVISOR_COMMS = TriggerSupervisor()
     task_try.block_database()

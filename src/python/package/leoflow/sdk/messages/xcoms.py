@@ -65,11 +65,13 @@ class XComs:
             raise ServerError(400, f"XCom {message.key!r} is larger than {LARGEST_BYTES} bytes: write it to a file or a table, "
                                    "and return its name")
         if message.key == RETURN:
-            self.returned[RETURN] = text
-            self.mapped_length = message.mapped_length
+            self.keep_return_value(text, message.mapped_length)
         else:
             self.push(message.key, text)
         return make("OKResponse", ok=True)
+
+    def keep_return_value(self, text, mapped_length):
+        self.returned[RETURN], self.mapped_length = text, mapped_length
 
     def push(self, key, text):
         self.supervisor.ask("xcoms/push", {"key": key, "value_json": text})
