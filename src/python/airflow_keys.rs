@@ -47,10 +47,12 @@ pub fn rows() -> impl Iterator<Item = Row> {
     })
 }
 
-/// True if `value` is Airflow's default for a variable `AIRFLOW__SECTION__KEY`.
+/// True if `value` is Airflow's default for a variable `AIRFLOW__SECTION__KEY`. White space does not count, because a file
+/// of settings may have a list on several lines.
 pub fn is_default(name: &str, value: &str) -> bool {
     let row = rows().find(|row| variable(row.section, row.key) == name);
-    row.is_some_and(|row| row.defaults.split('|').any(|default| default.eq_ignore_ascii_case(value.trim())))
+    let value: String = value.split_whitespace().collect();
+    row.is_some_and(|row| row.defaults.split('|').any(|default| default.eq_ignore_ascii_case(&value)))
 }
 
 /// The variable that sets a key.
@@ -88,5 +90,10 @@ mod tests {
         assert!(is_default("AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT", "30.0"));
         assert!(is_default("AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT", "false"));
         assert!(!is_default("AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT", "True"));
+        let bundles = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST";
+        let local = "[\n  {\"name\": \"dags-folder\", \"classpath\": \"airflow.dag_processing.bundles.local.LocalDagBundle\",
+                     \"kwargs\": {}}\n  ]";
+        assert!(is_default(bundles, local));
+        assert!(!is_default(bundles, &local.replace("local.Local", "git.Git")));
     }
 }

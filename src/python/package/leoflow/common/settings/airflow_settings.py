@@ -24,7 +24,8 @@ def without_effect(has_sdk: bool) -> list[str]:
     warnings = []
     for meaning, section, key, defaults in rows():
         variable = variable_of(section, key)
-        value = os.environ.get(variable, "").strip().lower()
+        # A list may be on several lines.
+        value = "".join(os.environ.get(variable, "").split()).lower()
         if value and value not in defaults.lower().split("|") and (meaning == "ignored" or meaning == "sdk" and not has_sdk):
             how = "Leoflow has no such setting" if meaning == "ignored" else "only Airflow's own SDK has it, which this project lacks"
             warnings.append(f"{variable} has no effect: {how}")
