@@ -91,7 +91,8 @@ mod tests {
         assert!(is_default("AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT", "false"));
         assert!(!is_default("AIRFLOW__SCHEDULER__CATCHUP_BY_DEFAULT", "True"));
         let bundles = "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST";
-        let local = "[\n  {\"name\": \"dags-folder\", \"classpath\": \"airflow.dag_processing.bundles.local.LocalDagBundle\",
+        let local =
+            "[\n  {\"name\": \"dags-folder\", \"classpath\": \"airflow.dag_processing.bundles.local.LocalDagBundle\",
                      \"kwargs\": {}}\n  ]";
         assert!(is_default(bundles, local));
         assert!(!is_default(bundles, &local.replace("local.Local", "git.Git")));

@@ -47,6 +47,13 @@ fn asset_json(asset: &NamedAsset) -> Value {
     json!({"name": asset.name, "uri": asset.uri, "group": asset.group, "extra": asset.extra})
 }
 
+/// Lists the task's inlets and outlets that are not active: another asset has their name or URI.
+pub async fn list_inactive(Datastore(client): Datastore, Extension(try_key): Extension<TryKey>) -> JsonAnswer {
+    let instance = &try_key.instance;
+    let inactive = asset_lists::inactive_of_task(&*client, &instance.run.dag_id, &instance.task_id).await?;
+    Ok(Json(inactive.iter().map(|(name, uri)| json!({"name": name, "uri": uri})).collect()))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AliasQuery {

@@ -57,6 +57,7 @@ pub fn routes(state: &AppState) -> Router<AppState> {
         .route("/task/length", post(runs::length))
         .route("/task/previous", get(runs::previous))
         .route("/task/latest", get(runs::latest))
+        .route("/task/assets/inactive", get(assets::list_inactive))
         .route("/task/assets/triggering", get(assets::list_triggering_events))
         // Used by tasks of the previous release, which keep running during an upgrade.
         .route("/task/assets/named", post(assets::get))

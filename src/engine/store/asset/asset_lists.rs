@@ -292,6 +292,23 @@ pub(crate) const CONFLICTS: [&str; 2] = [
          WHERE og.is_active AND od.kind = 'asset' AND od.name = o.name AND od.uri = o.uri)",
 ];
 
+/// The names and URIs of the assets among a task's inlets and outlets that are not active, because an older asset has
+/// their name or URI.
+pub async fn inactive_of_task(
+    client: &impl GenericClient,
+    dag_id: &str,
+    task_id: &str,
+) -> Result<Vec<(String, String)>> {
+    let [same_name, same_uri] = CONFLICTS;
+    let query = format!(
+        "SELECT DISTINCT a.name, a.uri FROM dag_asset d JOIN asset a ON a.name = d.name AND a.uri = d.uri
+         WHERE d.dag_id = $1 AND d.task_id = $2 AND d.role IN ('inlet', 'outlet') AND d.kind = 'asset'
+           AND EXISTS (SELECT FROM asset o WHERE {same_name} OR {same_uri})
+         ORDER BY a.name, a.uri"
+    );
+    fetch_all(client, &query, &[&dag_id, &task_id]).await
+}
+
 impl Filter for AssetFilter {
     fn add_to(self, conditions: &mut Conditions) {
         if !self.dag_ids.is_empty() {

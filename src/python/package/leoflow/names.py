@@ -65,7 +65,8 @@ NAMES_BY_MODULE = {
     "common.airflow_version": "version",
     "common.current": "get_current_context",
     "common.exceptions": """
-        AirflowConfigException AirflowDagCycleException AirflowException AirflowFailException AirflowNotFoundException
+        AirflowConfigException AirflowDagCycleException AirflowException AirflowFailException
+        AirflowInactiveAssetInInletOrOutletException AirflowNotFoundException
         AirflowOptionalProviderFeatureException AirflowRescheduleException AirflowRuntimeError
         AirflowSensorTimeout AirflowSkipException AirflowTaskTerminated AirflowTaskTimeout
         AirflowTimetableInvalid DagNotFound DagRunAlreadyExists DownstreamTasksSkipped DuplicateTaskIdFound

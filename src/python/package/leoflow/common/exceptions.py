@@ -26,6 +26,10 @@ class AirflowSensorTimeout(AirflowException):
     """A sensor has waited longer than its timeout."""
 
 
+class AirflowInactiveAssetInInletOrOutletException(AirflowException):
+    """An inlet or outlet of the task is not active."""
+
+
 class AirflowRescheduleException(AirflowException):
     """Raised by a sensor to poke again later, without a process until then."""
 

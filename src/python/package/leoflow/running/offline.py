@@ -41,6 +41,9 @@ class Offline(TaskApi):
     def events_of(self, inlet):
         return []
 
+    def check_assets(self):
+        pass
+
     def length(self, expression):
         return expression if isinstance(expression, int) else self.memory.planner.length(expression, self.memory.lengths()) or 0
 

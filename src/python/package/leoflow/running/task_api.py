@@ -5,7 +5,9 @@ from __future__ import annotations
 from leoflow.authoring.assets.definitions import Asset
 from leoflow.common.client import ServerError, quote
 from leoflow.common.dates import iso
-from leoflow.common.exceptions import AirflowException, AirflowRuntimeError, DagNotFound, DagRunAlreadyExists
+from leoflow.common.exceptions import (
+    AirflowException, AirflowInactiveAssetInInletOrOutletException, AirflowRuntimeError, DagNotFound, DagRunAlreadyExists,
+)
 from leoflow.common.leoflow_server import client
 from leoflow.common.reports import clean
 from leoflow.running.asset_events import AssetEvent, ByAsset, InletEvents
@@ -85,6 +87,22 @@ class TaskApi:
                 raise AirflowRuntimeError(f"no DAG declares an asset named {name!r}") from None
             raise
         return Asset(fields["name"], fields["uri"], group=fields["group"], extra=fields["extra"])
+
+    def check_assets(self) -> None:
+        """Raises AirflowInactiveAssetInInletOrOutletException if another asset has the name or URI of an inlet or outlet
+        of the task."""
+        try:
+            inactive = self.ask("GET", "assets/inactive")
+        except ServerError as error:
+            # The server of an older release does not know the request.
+            if error.status == 404:
+                return
+            raise
+        if inactive:
+            names = ", ".join(f'Asset(name="{row["name"]}", uri="{row["uri"]}")' for row in inactive)
+            raise AirflowInactiveAssetInInletOrOutletException(
+                f"Task has the following inactive assets in its inlets or outlets: {names}. Another asset has the same name or "
+                "URI: the warnings of the DAG name it")
 
     def triggering_events(self) -> ByAsset:
         events = {}

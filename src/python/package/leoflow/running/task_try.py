@@ -125,6 +125,8 @@ class Try:
             self.prepare()
             self.notify_listeners("on_task_instance_running", previous_state=TaskInstanceState.QUEUED, task_instance=self.ti)
             task, context = self.task, self.context
+            if task.inlets or task.outlets:
+                self.ti.server.check_assets()
             if task.start_from_trigger is True and task.start_trigger_args is not None and not self.ti.next_method:
                 from leoflow.running.deferral import start_trigger
 

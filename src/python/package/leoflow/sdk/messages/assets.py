@@ -24,8 +24,7 @@ class Assets:
             "GetAssetByUri": lambda message: self.asset({"uri": message.uri}),
             "GetAssetsByAlias": self.assets_of_alias,
             "GetAssetEventByAsset": self.events_of_asset, "GetAssetEventByAssetAlias": self.events_of_alias,
-            # The scheduler decides which assets are active; this process reports all of them as active.
-            "ValidateInletsAndOutlets": lambda _: make("InactiveAssetsResult", inactive_assets=[]),
+            "ValidateInletsAndOutlets": self.inactive_assets,
         }
 
     def asset(self, query):
@@ -35,6 +34,10 @@ class Assets:
             if error.status == 404:
                 return self.supervisor.error("ASSET_NOT_FOUND", **query)
             raise
+
+    def inactive_assets(self, _message):
+        rows = self.supervisor.ask("assets/inactive")
+        return make("InactiveAssetsResult", inactive_assets=[{**row, "type": "Asset"} for row in rows])
 
     def assets_of_alias(self, message):
         rows = self.supervisor.ask("assets/of-alias", {"alias": message.alias_name})
