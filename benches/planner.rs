@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use leoflow::engine::model::dag::Structure;
+use leoflow::engine::model::keys::Position;
 use leoflow::engine::model::state::TaskState;
 use leoflow::engine::planner::graph::Graph;
 use leoflow::engine::planner::plan::{EndedTry, Instance, Outcome, Snapshot, plan};
@@ -65,16 +66,11 @@ fn layered() -> (Graph, Vec<Instance>) {
 
 fn instance(task_index: usize, map_index: i32, state: Option<TaskState>) -> Instance {
     let at = Timestamp::UNIX_EPOCH;
-    let ended = (state == Some(TaskState::Running)).then(|| EndedTry {
-        outcome: Outcome::Success,
-        at,
-        skips: Vec::new(),
-        has_asset_events: false,
-    });
+    let ended = (state == Some(TaskState::Running)).then(|| EndedTry::new(Outcome::Success, at));
     Instance {
         task_id: String::new(),
         task_index: Some(task_index),
-        map_index,
+        position: Position::mapped(map_index),
         state,
         try_number: 1,
         max_tries: 0,

@@ -227,25 +227,9 @@ fn one_traceback(error: &Value) -> String {
     lines.join("\n")
 }
 
-/// Identifies a try of a task instance.
-#[derive(Debug, Clone, Copy)]
-pub struct TryName<'a> {
-    pub dag_id: &'a str,
-    pub run_id: &'a str,
-    pub task_id: &'a str,
-    pub map_index: i32,
-    pub try_number: i32,
-}
-
-/// Path of the log below `task-logs/`.
-pub fn path(home: &Home, name: TryName<'_>) -> PathBuf {
-    folder_of_instance(home, name.dag_id, name.run_id, name.task_id, name.map_index)
-        .join(format!("{}.log", name.try_number))
-}
-
-/// The folder with the logs of all tries of a task instance.
-pub fn folder_of_instance(home: &Home, dag_id: &str, run_id: &str, task_id: &str, map_index: i32) -> PathBuf {
-    folder_of_run(home, dag_id, run_id).join(file_name_for(task_id)).join(map_index.to_string())
+/// The folder with the logs of all instances of a task in a run.
+pub fn folder_of_task(home: &Home, dag_id: &str, run_id: &str, task_id: &str) -> PathBuf {
+    folder_of_run(home, dag_id, run_id).join(file_name_for(task_id))
 }
 
 pub fn folder_of_run(home: &Home, dag_id: &str, run_id: &str) -> PathBuf {

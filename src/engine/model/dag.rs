@@ -136,6 +136,26 @@ impl Structure {
         self.tasks.iter().filter(is_inside).map(|task| task.task_id.clone()).collect()
     }
 
+    /// The ids of the tasks outside of loops, and of those in loops.
+    pub(crate) fn ids_outside_and_in_loops(&self) -> (Vec<&str>, Vec<&str>) {
+        let (mut once, mut looped) = (Vec::new(), Vec::new());
+        for task in &self.tasks {
+            let ids = if self.loop_of(task).is_some() { &mut looped } else { &mut once };
+            ids.push(task.task_id.as_str());
+        }
+        (once, looped)
+    }
+
+    pub fn has_loops(&self) -> bool {
+        self.groups.iter().any(|group| group.repeats.is_some())
+    }
+
+    /// The index of the loop that contains a task; loops are not nested.
+    pub fn loop_of(&self, task: &Task) -> Option<usize> {
+        let loop_id = task.loop_id.as_deref()?;
+        self.groups.iter().position(|group| group.group_id == loop_id && group.repeats.is_some())
+    }
+
     /// Dates between which runs are scheduled, and whether past dates are caught up.
     pub fn restriction(&self) -> Restriction {
         let parse_date = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
@@ -155,6 +175,9 @@ pub struct Group {
     /// Number of copies of a mapped group; `None` for a group that is not mapped.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "via_json_value")]
     pub length: Option<Length>,
+    /// Set for a loop.
+    #[serde(rename = "loop", default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<Loop>,
     /// Tasks whose return values decide `length`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<String>,
@@ -168,6 +191,24 @@ pub struct Group {
     pub upstream_task_ids: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub downstream_task_ids: BTreeSet<String>,
+}
+
+/// A loop of Airflow 3.4: its tasks run once in each iteration, until its gate stops it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Loop {
+    pub max_iterations: i32,
+    /// The task that decides after each iteration, last in the group. Tasks outside of the loop wait for it.
+    pub gate: String,
+    /// The last task before the gate, whose value is the result of an iteration.
+    pub terminal: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_terminal_mapped: bool,
+    /// True if a function of the DAG file decides; otherwise the loop has `max_iterations` iterations.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub has_condition: bool,
+    /// The documentation of that function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doc: Option<String>,
 }
 
 impl Group {

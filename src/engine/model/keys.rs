@@ -1,13 +1,110 @@
 //! Identifiers of runs, task instances and tries.
 
 use leoflow_base::home::Home;
-use leoflow_base::protocol::task_log::{self, TryName};
+use leoflow_base::protocol::task_log;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
 /// The map index of a task that is not mapped, as in Airflow.
 pub const NOT_MAPPED: i32 = -1;
+
+/// Which of a task's instances in a run: the one of a map index, of an iteration of a loop, or of both.
+///
+/// Stored as one integer, in the columns `map_index`, so that keys are the same with and without loops. Outside of loops
+/// it is the map index. In a loop it is below -1: the iteration is in the upper bits, and the map index plus 1 in the lower
+/// 16 bits, so that the order is by iteration, then by map index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "PositionParts", into = "PositionParts")]
+pub struct Position(i32);
+
+/// A position in JSON. Outside of loops it is that of earlier releases.
+#[derive(Serialize, Deserialize)]
+struct PositionParts {
+    map_index: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    iteration: Option<i32>,
+}
+
+impl From<Position> for PositionParts {
+    fn from(position: Position) -> Self {
+        Self { map_index: position.map_index(), iteration: position.iteration() }
+    }
+}
+
+impl From<PositionParts> for Position {
+    fn from(parts: PositionParts) -> Self {
+        Self::new(parts.iteration, parts.map_index)
+    }
+}
+
+/// Number of lower bits of a position in a loop, for the map index.
+const MAP_INDEX_BITS: u32 = 16;
+/// Maximum number of iterations of a loop.
+pub const MAX_ITERATIONS: i32 = (1 << (31 - MAP_INDEX_BITS)) - 1;
+/// Maximum number of instances of a mapped task in an iteration of a loop.
+pub const MAX_MAPPED_IN_LOOP: usize = (1 << MAP_INDEX_BITS) - 1;
+
+impl Position {
+    /// That of the only instance of a task.
+    pub const ONLY: Self = Self(NOT_MAPPED);
+
+    pub fn mapped(map_index: i32) -> Self {
+        Self(map_index)
+    }
+
+    /// `iteration` is below [`MAX_ITERATIONS`], `map_index` below [`MAX_MAPPED_IN_LOOP`].
+    pub fn in_loop(iteration: i32, map_index: i32) -> Self {
+        Self(i32::MIN + (iteration << MAP_INDEX_BITS) + (map_index + 1))
+    }
+
+    pub fn new(iteration: Option<i32>, map_index: i32) -> Self {
+        iteration.map_or(Self(map_index), |iteration| Self::in_loop(iteration, map_index))
+    }
+
+    pub fn from_stored(stored: i32) -> Self {
+        Self(stored)
+    }
+
+    /// The stored integer.
+    pub fn stored(self) -> i32 {
+        self.0
+    }
+
+    /// The iteration of the loop, from 0; `None` outside of loops.
+    pub fn iteration(self) -> Option<i32> {
+        (self.0 < NOT_MAPPED).then(|| (self.0 - i32::MIN) >> MAP_INDEX_BITS)
+    }
+
+    /// `NOT_MAPPED` for a task that is not mapped.
+    pub fn map_index(self) -> i32 {
+        match self.0 < NOT_MAPPED {
+            true => (self.0 & MAX_MAPPED_IN_LOOP as i32) - 1,
+            false => self.0,
+        }
+    }
+
+    /// The name of the folder for the instance's logs: `3`, or `0_3` in the iteration 0 of a loop.
+    pub fn file_name(self) -> String {
+        let map_index = self.map_index();
+        self.iteration().map_or_else(|| map_index.to_string(), |iteration| format!("{iteration}_{map_index}"))
+    }
+
+    /// The same iteration with another map index.
+    pub fn with_map_index(self, map_index: i32) -> Self {
+        Self::new(self.iteration(), map_index)
+    }
+}
+
+/// What follows the task's id in the name of an instance: `[3]`, `@0` in the iteration 0 of a loop, both, or nothing.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.map_index() >= 0 {
+            write!(f, "[{}]", self.map_index())?;
+        }
+        self.iteration().map_or(Ok(()), |iteration| write!(f, "@{iteration}"))
+    }
+}
 
 /// Identifies a DAG run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,23 +119,24 @@ pub struct InstanceKey {
     #[serde(flatten)]
     pub run: RunKey,
     pub task_id: String,
-    /// `NOT_MAPPED` for a task that is not mapped.
-    pub map_index: i32,
+    #[serde(flatten)]
+    pub position: Position,
 }
 
 impl InstanceKey {
-    pub fn new(run: RunKey, task_id: &str, map_index: i32) -> Self {
-        Self { run, task_id: task_id.to_owned(), map_index }
+    pub fn new(run: RunKey, task_id: &str, position: Position) -> Self {
+        Self { run, task_id: task_id.to_owned(), position }
     }
 
-    /// The only instance of a task that is not mapped.
-    pub fn unmapped(run: RunKey, task_id: &str) -> Self {
-        Self::new(run, task_id, NOT_MAPPED)
+    /// The only instance of a task.
+    pub fn only(run: RunKey, task_id: &str) -> Self {
+        Self::new(run, task_id, Position::ONLY)
     }
 
     /// The folder with the logs of all tries.
     pub fn log_folder(&self, home: &Home) -> PathBuf {
-        task_log::folder_of_instance(home, &self.run.dag_id, &self.run.run_id, &self.task_id, self.map_index)
+        task_log::folder_of_task(home, &self.run.dag_id, &self.run.run_id, &self.task_id)
+            .join(self.position.file_name())
     }
 }
 
@@ -53,23 +151,38 @@ pub struct TryKey {
 impl TryKey {
     /// The file with the first part of the try's log.
     pub fn log_path(&self, home: &Home) -> PathBuf {
-        let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = &self.instance;
-        task_log::path(home, TryName { dag_id, run_id, task_id, map_index: *map_index, try_number: self.try_number })
+        self.instance.log_folder(home).join(format!("{}.log", self.try_number))
     }
 }
 
 impl fmt::Display for InstanceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.run.dag_id, self.task_id)?;
-        if self.map_index >= 0 {
-            write!(f, "[{}]", self.map_index)?;
-        }
-        write!(f, " of {}", self.run.run_id)
+        write!(f, "{}.{}{} of {}", self.run.dag_id, self.task_id, self.position, self.run.run_id)
     }
 }
 
 impl fmt::Display for TryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, try {}", self.instance, self.try_number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_in_loops_are_one_ordered_integer() {
+        let last = MAX_MAPPED_IN_LOOP as i32 - 1;
+        let parts =
+            [(0, -1), (0, 0), (0, last), (1, -1), (7, 12), (MAX_ITERATIONS - 1, -1), (MAX_ITERATIONS - 1, last)];
+        let positions = parts.map(|(iteration, map_index)| Position::in_loop(iteration, map_index));
+        assert!(positions.is_sorted() && positions.iter().all(|position| *position < Position::ONLY));
+        assert_eq!(positions.map(|position| (position.iteration().unwrap(), position.map_index())), parts);
+        let outside = [Position::ONLY, Position::mapped(0), Position::mapped(100_000)];
+        assert_eq!(
+            outside.map(|position| (position.iteration(), position.map_index())),
+            [(None, -1), (None, 0), (None, 100_000)]
+        );
     }
 }

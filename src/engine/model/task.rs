@@ -82,6 +82,9 @@ pub struct Task {
     pub reschedules: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// The loop that contains the task: the id of its group.
+    #[serde(rename = "loop", default, skip_serializing_if = "Option::is_none")]
+    pub loop_id: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub mapped: bool,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "via_json_value")]

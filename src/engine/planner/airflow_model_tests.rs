@@ -23,11 +23,9 @@ impl Model<'_> {
 
     /// Number of instances of a task, once the sources have succeeded.
     fn count(&self, states: &States, task_index: usize) -> Option<usize> {
-        let has_succeeded = |id: &str| {
-            let source = self.graph.task_index(id).unwrap();
-            states.get(&(source, -1)).copied().flatten() == Some(TaskState::Success)
-        };
-        self.graph.count(task_index, &|id| self.lengths.get(id).copied().filter(|_| has_succeeded(id)))
+        let has_succeeded = |source: usize| states.get(&(source, -1)).copied().flatten() == Some(TaskState::Success);
+        let length = |source: usize| self.lengths.get(&self.graph.task(source).task_id).copied();
+        self.graph.count(task_index, &|source| length(source).filter(|_| has_succeeded(source)))
     }
 
     fn sources(&self, task_index: usize) -> Vec<usize> {

@@ -5,7 +5,7 @@
 
 use super::pool_limits::{SlotUse, Usage, Waiting, choose};
 use super::snapshot::{Plan, Snapshot, Transition, TransitionKind};
-use crate::model::keys::{InstanceKey, RunKey};
+use crate::model::keys::{InstanceKey, Position, RunKey};
 use crate::model::state::TaskState;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,13 +61,13 @@ impl Competition {
     /// `usage` counts the other runs; this adds the instances of the run itself.
     pub fn of_run(run: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan, mut usage: Usage) -> Self {
         let graph = snapshot.graph;
-        // By task: the map index and the index of each instance that may run.
-        let mut scheduled: BTreeMap<usize, Vec<(i32, usize)>> = BTreeMap::new();
+        // By task: the position and the index of each instance that may run.
+        let mut scheduled: BTreeMap<usize, Vec<(Position, usize)>> = BTreeMap::new();
         for (index, state) in plan.states_after(snapshot).into_iter().enumerate() {
             let Some(state) = state.filter(|state| !state.is_finished()) else { continue };
-            let (Some(task_index), map_index) = plan.instance_after(snapshot, index) else { continue };
+            let (Some(task_index), position) = plan.instance_after(snapshot, index) else { continue };
             if state == TaskState::Scheduled && !snapshot.is_paused {
-                scheduled.entry(task_index).or_default().push((map_index, index));
+                scheduled.entry(task_index).or_default().push((position, index));
             } else {
                 let task = graph.task(task_index);
                 let (task_id, pool, slots) = (task.task_id.as_str(), task.pool(), task.pool_slots.into());
@@ -79,8 +79,8 @@ impl Competition {
             // Those with the lowest map indexes come first.
             instances.sort_unstable();
             instances.truncate(competition.usage.max_queueable(run, graph, task_index));
-            for (map_index, index) in instances {
-                let instance = InstanceKey::new(run.clone(), &graph.task(task_index).task_id, map_index);
+            for (position, index) in instances {
+                let instance = InstanceKey::new(run.clone(), &graph.task(task_index).task_id, position);
                 competition.own_indices.push(index);
                 competition.own.push(Waiting::new(instance, graph, task_index, snapshot.logical_date));
             }
@@ -151,7 +151,7 @@ mod tests {
     fn waiting(run_id: &str, task_id: &str, map_index: i32) -> Waiting {
         let run = RunKey { dag_id: "d".to_owned(), run_id: run_id.to_owned() };
         Waiting {
-            instance: InstanceKey::new(run, task_id, map_index),
+            instance: InstanceKey::new(run, task_id, Position::mapped(map_index)),
             pool: "p".to_owned(),
             pool_slots: 1,
             weight: 1,

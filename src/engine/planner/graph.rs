@@ -1,13 +1,16 @@
-//! The dependency graph of a DAG's tasks. A task is identified by its index in `Structure::tasks`, a group by its index
-//! in `Structure::groups`.
+//! The dependency graph of a DAG's tasks. A group is identified by its index in `Structure::groups`. A task is identified
+//! by its index among the graph's nodes. A loop is unrolled: each of its tasks has a node in each iteration of the run.
 
-use crate::model::dag::{Group, Structure, Task, TriggerRule};
+use super::unrolled::Unrolled;
+use crate::model::dag::{Group, Loop, Structure, Task, TriggerRule};
+use crate::model::keys::Position;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 #[derive(Debug)]
 pub struct Graph {
-    pub structure: Structure,
-    task_indices: HashMap<String, usize>,
+    pub structure: Arc<Structure>,
+    unrolled: Unrolled,
     nodes: Vec<Node>,
     /// True when any task has `depends_on_past`.
     pub has_past: bool,
@@ -21,6 +24,7 @@ pub struct Graph {
 #[derive(Debug, Default)]
 pub struct Node {
     pub upstream: Vec<usize>,
+    /// Each iteration of a loop's gate has the tasks outside of the loop, although these wait for the last iteration only.
     pub downstream: Vec<usize>,
     /// Setup tasks that the task needs and that are not its direct upstreams.
     pub indirect_setups: Vec<usize>,
@@ -41,30 +45,82 @@ pub struct Node {
 
 impl Graph {
     pub fn new(structure: Structure) -> Self {
-        let task_indices: HashMap<String, usize> =
-            structure.tasks.iter().enumerate().map(|(task_index, task)| (task.task_id.clone(), task_index)).collect();
+        Self::with_iterations(Arc::new(structure), &HashMap::new())
+    }
+
+    /// The graph of a run whose loops have these numbers of iterations, by the index of their group; others have one.
+    pub fn with_iterations(structure: Arc<Structure>, iterations: &HashMap<usize, i32>) -> Self {
+        let unrolled = Unrolled::new(&structure, iterations);
         let has_past = structure.tasks.iter().any(|task| task.depends_on_past);
         let has_decisions = structure.tasks.iter().any(|task| task.is_branch);
-        let nodes = nodes(&structure, &task_indices);
+        let nodes = nodes(&structure, &unrolled);
         let is_polled = |task: &Task| task.waits.as_ref().is_some_and(|wait| wait.until.poke_interval().is_some());
-        let polled_sensors = (0..structure.tasks.len()).filter(|index| is_polled(&structure.tasks[*index])).collect();
-        Self { structure, task_indices, nodes, has_past, has_decisions, polled_sensors }
+        let polled_sensors = (0..nodes.len()).filter(|index| is_polled(unrolled.task(&structure, *index))).collect();
+        Self { structure, unrolled, nodes, has_past, has_decisions, polled_sensors }
     }
 
     pub fn len(&self) -> usize {
-        self.structure.tasks.len()
+        self.nodes.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.structure.tasks.is_empty()
+        self.nodes.is_empty()
     }
 
+    /// The index of a task; in a loop, of its first iteration.
     pub fn task_index(&self, task_id: &str) -> Option<usize> {
-        self.task_indices.get(task_id).copied()
+        self.unrolled.indices_of(task_id).next()
+    }
+
+    /// The indices of a task; in a loop, of all iterations.
+    pub fn task_indices(&self, task_id: &str) -> impl Iterator<Item = usize> + '_ {
+        self.unrolled.indices_of(task_id)
+    }
+
+    /// The index of a task in an iteration of its loop; `None` if the task has no such iteration.
+    pub fn index_in(&self, task_id: &str, iteration: Option<i32>) -> Option<usize> {
+        self.unrolled.index_in(task_id, iteration)
+    }
+
+    /// The index of another task as a task sees it: in a common loop, that of the same iteration; otherwise the last one.
+    pub fn index_seen_from(&self, task_index: usize, task_id: &str) -> Option<usize> {
+        self.unrolled.index_seen_from(task_index, task_id)
+    }
+
+    /// The indices of other tasks: in a common loop those of the same iteration, otherwise of all iterations.
+    pub(crate) fn related<'a>(&'a self, task_index: usize, ids: &'a [String]) -> impl Iterator<Item = usize> + 'a {
+        self.unrolled.related(task_index, ids)
+    }
+
+    /// The loop whose gate a task is.
+    pub(crate) fn loop_of_gate(&self, task_index: usize) -> Option<(usize, &Loop)> {
+        let group = self.loop_of(task_index)?;
+        let repeats = self.group(group).repeats.as_ref()?;
+        (repeats.gate == self.task(task_index).task_id).then_some((group, repeats))
+    }
+
+    /// The position of an instance of a task.
+    pub fn position(&self, task_index: usize, map_index: i32) -> Position {
+        Position::new(self.iteration(task_index), map_index)
+    }
+
+    /// The iteration of a task in a loop.
+    pub fn iteration(&self, task_index: usize) -> Option<i32> {
+        self.unrolled.iteration(task_index)
+    }
+
+    /// The loop that contains a task, by the index of its group.
+    pub fn loop_of(&self, task_index: usize) -> Option<usize> {
+        self.unrolled.loop_of(task_index)
+    }
+
+    /// Number of iterations of a loop.
+    pub fn iterations(&self, loop_group: usize) -> i32 {
+        self.unrolled.iterations(loop_group)
     }
 
     pub fn task(&self, task_index: usize) -> &Task {
-        &self.structure.tasks[task_index]
+        self.unrolled.task(&self.structure, task_index)
     }
 
     pub fn node(&self, task_index: usize) -> &Node {
@@ -84,22 +140,29 @@ impl Graph {
         (0..self.len()).any(|task_index| self.is_expandable(task_index))
     }
 
-    /// Number of instances that the task should have; `None` while that is not known.
-    pub fn count(&self, task_index: usize, task_length: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
+    /// Number of instances that the task should have; `None` while that is not known. `task_length` returns the number of
+    /// elements that a task has returned.
+    pub fn count(&self, task_index: usize, task_length: &impl Fn(usize) -> Option<usize>) -> Option<usize> {
         let own_count = match &self.task(task_index).length {
-            Some(length) => length.resolve(task_length)?,
+            Some(length) => length.resolve(&|id| task_length(self.index_seen_from(task_index, id)?))?,
             None => 1,
         };
         let mut total = own_count;
         for group in &self.nodes[task_index].mapped_groups {
-            total *= self.group_count(*group, task_length)?;
+            total *= self.group_count(task_index, *group, task_length)?;
         }
         Some(total)
     }
 
-    /// Number of copies of a group; `None` while that is not known, 1 for a group that is not mapped.
-    pub(crate) fn group_count(&self, group: usize, task_length: &impl Fn(&str) -> Option<usize>) -> Option<usize> {
-        self.structure.groups[group].length.as_ref().map_or(Some(1), |length| length.resolve(task_length))
+    /// Number of copies of a group around a task; `None` while that is not known, 1 for a group that is not mapped.
+    pub(crate) fn group_count(
+        &self,
+        task_index: usize,
+        group: usize,
+        task_length: &impl Fn(usize) -> Option<usize>,
+    ) -> Option<usize> {
+        let length = self.structure.groups[group].length.as_ref();
+        length.map_or(Some(1), |length| length.resolve(&|id| task_length(self.index_seen_from(task_index, id)?)))
     }
 
     /// Ids of all tasks whose return values decide the length of a mapped task or group.
@@ -110,20 +173,24 @@ impl Graph {
     }
 }
 
-fn nodes(structure: &Structure, task_indices: &HashMap<String, usize>) -> Vec<Node> {
-    let tasks = &structure.tasks;
+fn nodes(structure: &Structure, unrolled: &Unrolled) -> Vec<Node> {
+    let tasks: Vec<&Task> = (0..unrolled.len()).map(|task_index| unrolled.task(structure, task_index)).collect();
     let mut nodes: Vec<Node> = tasks.iter().map(|_| Node::default()).collect();
     for (task_index, task) in tasks.iter().enumerate() {
-        let up: Vec<usize> = task.upstream.iter().filter_map(|id| task_indices.get(id).copied()).collect();
-        up.iter().for_each(|upstream| nodes[*upstream].downstream.push(task_index));
-        nodes[task_index].upstream = up;
-        nodes[task_index].sources = task.sources.iter().filter_map(|id| task_indices.get(id).copied()).collect();
+        let seen = |ids: &[String]| -> Vec<usize> {
+            ids.iter().filter_map(|id| unrolled.index_seen_from(task_index, id)).collect()
+        };
+        nodes[task_index].upstream = seen(&task.upstream);
+        nodes[task_index].sources = seen(&task.sources);
+        for upstream in unrolled.related(task_index, &task.upstream) {
+            nodes[upstream].downstream.push(task_index);
+        }
     }
-    add_groups(structure, task_indices, &mut nodes);
+    add_groups(structure, unrolled, &mut nodes);
     if tasks.iter().any(|task| task.is_setup || task.is_teardown) {
-        add_setups(tasks, &mut nodes);
+        add_setups(&tasks, &mut nodes);
     }
-    mark_leaves(tasks, &mut nodes);
+    mark_leaves(&tasks, &mut nodes);
     for task_index in 0..nodes.len() {
         let node = &nodes[task_index];
         let others: Vec<usize> = node
@@ -147,28 +214,29 @@ fn nodes(structure: &Structure, task_indices: &HashMap<String, usize>) -> Vec<No
 }
 
 /// Sets the mapped groups and the sources of each task.
-fn add_groups(structure: &Structure, task_indices: &HashMap<String, usize>, nodes: &mut [Node]) {
+fn add_groups(structure: &Structure, unrolled: &Unrolled, nodes: &mut [Node]) {
     let group_indices: HashMap<&str, usize> =
         structure.groups.iter().enumerate().map(|(index, group)| (group.group_id.as_str(), index)).collect();
-    for (task_index, task) in structure.tasks.iter().enumerate() {
+    for (task_index, node) in nodes.iter_mut().enumerate() {
+        let task = unrolled.task(structure, task_index);
         let mut group = task.group.as_deref().and_then(|id| group_indices.get(id).copied());
         // Bounded, so that a cycle of parents, which would be a bug, cannot loop forever.
         for _ in 0..=structure.groups.len() {
             let Some(index) = group else { break };
             if structure.groups[index].length.is_some() {
-                nodes[task_index].mapped_groups.push(index);
+                node.mapped_groups.push(index);
             }
             group = structure.groups[index].parent.as_deref().and_then(|id| group_indices.get(id).copied());
         }
-        let group_sources = nodes[task_index].mapped_groups.iter().flat_map(|index| &structure.groups[*index].sources);
+        let group_sources = node.mapped_groups.iter().flat_map(|index| &structure.groups[*index].sources);
         let ids: BTreeSet<&String> = task.sources.iter().chain(group_sources).collect();
-        nodes[task_index].length_sources = ids.into_iter().filter_map(|id| task_indices.get(id).copied()).collect();
+        node.length_sources = ids.into_iter().filter_map(|id| unrolled.index_seen_from(task_index, id)).collect();
         // As in Airflow, the task waits only for the innermost group's sources.
-        if nodes[task_index].sources.is_empty()
-            && let Some(innermost) = nodes[task_index].mapped_groups.first()
+        if node.sources.is_empty()
+            && let Some(innermost) = node.mapped_groups.first()
         {
             let sources = &structure.groups[*innermost].sources;
-            nodes[task_index].sources = sources.iter().filter_map(|id| task_indices.get(id).copied()).collect();
+            node.sources = sources.iter().filter_map(|id| unrolled.index_seen_from(task_index, id)).collect();
         }
     }
 }
@@ -189,7 +257,7 @@ fn reachable(nodes: &[Node], from: usize, next: impl Fn(&Node) -> &Vec<usize>) -
 
 /// Sets `indirect_setups` and `scope` of each task:
 /// <https://airflow.apache.org/docs/apache-airflow/stable/howto/setup-and-teardown.html>
-fn add_setups(tasks: &[Task], nodes: &mut [Node]) {
+fn add_setups(tasks: &[&Task], nodes: &mut [Node]) {
     let is_teardown = |task_index: &usize| tasks[*task_index].is_teardown;
     // Task, indirect setups, scope.
     let mut needs: Vec<(usize, Vec<usize>, Vec<usize>)> = Vec::new();
@@ -230,7 +298,7 @@ fn add_setups(tasks: &[Task], nodes: &mut [Node]) {
 
 /// Marks the leaves, which decide the run's state. A teardown is ignored unless `on_failure_fail_dagrun` is set, so
 /// the tasks directly before it count as leaves.
-fn mark_leaves(tasks: &[Task], nodes: &mut [Node]) {
+fn mark_leaves(tasks: &[&Task], nodes: &mut [Node]) {
     let is_ignored = |task_index: usize| tasks[task_index].is_teardown && !tasks[task_index].on_failure_fail_dagrun;
     for (task_index, node) in nodes.iter_mut().enumerate() {
         node.is_leaf = !is_ignored(task_index) && node.downstream.iter().all(|down| is_ignored(*down));

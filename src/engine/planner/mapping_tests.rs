@@ -3,6 +3,7 @@
 use super::graph::Graph;
 use super::plan::plan;
 use super::snapshot::{Decision, EndedTry, Instance, Outcome, Returned, Snapshot};
+use crate::model::keys::Position;
 use crate::model::state::{RunState, TaskState};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ impl Play {
         let instance = |task_index| Instance {
             task_id: String::new(),
             task_index: Some(task_index),
-            map_index: -1,
+            position: Position::ONLY,
             state: None,
             try_number: 0,
             max_tries: 0,
@@ -60,7 +61,11 @@ impl Play {
     fn settle(&mut self) {
         // Twice: planning again must give an empty plan.
         for turn in 0..2 {
-            let lengths = self.length.iter().map(|length| ("files".to_owned(), Returned::Elements(*length))).collect();
+            let lengths = self
+                .length
+                .iter()
+                .map(|length| (self.graph.task_index("files").unwrap(), Returned::Elements(*length)))
+                .collect();
             let snapshot = Snapshot {
                 graph: &self.graph,
                 is_paused: false,
@@ -89,8 +94,7 @@ impl Play {
             let is_own = instance.task_index == self.graph.task_index(task_id);
             if is_own && instance.state == Some(TaskState::Scheduled) {
                 instance.state = Some(TaskState::Running);
-                instance.ended =
-                    Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new(), has_asset_events: false });
+                instance.ended = Some(EndedTry::new(outcome, Timestamp::UNIX_EPOCH));
             }
         }
         self.settle();
@@ -100,7 +104,9 @@ impl Play {
     /// directly downstream.
     fn short_circuit(&mut self, task_id: &str, map_index: i32, skips: &[&str]) {
         let task_index = self.graph.task_index(task_id).unwrap();
-        let own = |instance: &&mut Instance| (instance.task_index, instance.map_index) == (Some(task_index), map_index);
+        let own = |instance: &&mut Instance| {
+            (instance.task_index, instance.position.map_index()) == (Some(task_index), map_index)
+        };
         let instance = self.instances.iter_mut().find(own).unwrap();
         assert_eq!(instance.state, Some(TaskState::Scheduled));
         let skips: Vec<String> = skips.iter().map(|id| (*id).to_owned()).collect();
@@ -110,6 +116,7 @@ impl Play {
             outcome: Outcome::Success,
             at: Timestamp::UNIX_EPOCH,
             skips: skips.clone(),
+            loop_stops: None,
             has_asset_events: false,
         });
         self.decisions.insert((task_index, map_index), Decision::Skipped(first));
@@ -142,7 +149,7 @@ impl Play {
         let task_index = self.graph.task_index(task_id);
         let mut instances: Vec<_> =
             self.instances.iter().filter(|instance| instance.task_index == task_index).collect();
-        instances.sort_by_key(|instance| instance.map_index);
+        instances.sort_by_key(|instance| instance.position.map_index());
         instances.iter().map(|instance| instance.state.map_or("none", TaskState::as_str)).collect()
     }
 }
@@ -187,7 +194,7 @@ fn removed_instances_that_were_not_cleared_come_back() {
     assert!(
         play.instances
             .iter()
-            .filter(|instance| instance.map_index > 0 && instance.state.is_some())
+            .filter(|instance| instance.position.map_index() > 0 && instance.state.is_some())
             .all(|instance| instance.try_number == 2)
     );
 }
@@ -204,11 +211,13 @@ fn new_copies_of_a_group_wait_for_their_upstreams() {
     let task_index = play.graph.task_index("a");
     for (map_index, outcome) in ends.into_iter().enumerate() {
         let index = i32::try_from(map_index).unwrap();
-        let instance =
-            play.instances.iter_mut().find(|other| other.task_index == task_index && other.map_index == index).unwrap();
+        let instance = play
+            .instances
+            .iter_mut()
+            .find(|other| other.task_index == task_index && other.position.map_index() == index)
+            .unwrap();
         instance.state = Some(TaskState::Running);
-        instance.ended =
-            Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new(), has_asset_events: false });
+        instance.ended = Some(EndedTry::new(outcome, Timestamp::UNIX_EPOCH));
         play.settle();
     }
     assert_eq!(play.states("b"), ["scheduled", "upstream_failed", "scheduled"]);
@@ -244,12 +253,12 @@ fn a_deleted_instance_is_added_when_the_list_shrinks() {
     play.settle();
     play.go_through(3);
     let load = play.graph.task_index("load");
-    play.instances.retain(|instance| (instance.task_index, instance.map_index) != (load, 1));
+    play.instances.retain(|instance| (instance.task_index, instance.position.map_index()) != (load, 1));
     play.clear();
     play.list(2);
     let mut states: Vec<_> = play.instances.iter().filter(|instance| instance.task_index == load).collect();
-    states.sort_by_key(|instance| instance.map_index);
-    let states: Vec<_> = states.iter().map(|instance| (instance.map_index, instance.state)).collect();
+    states.sort_by_key(|instance| instance.position.map_index());
+    let states: Vec<_> = states.iter().map(|instance| (instance.position.map_index(), instance.state)).collect();
     let scheduled = Some(TaskState::Scheduled);
     assert_eq!(states, [(0, scheduled), (1, scheduled), (2, Some(TaskState::Removed))]);
 }

@@ -11,4 +11,5 @@ pub mod relevant_instances;
 pub mod retry;
 pub mod rules;
 pub mod snapshot;
+mod unrolled;
 mod waits;

@@ -6,6 +6,7 @@ use super::relevant_instances::{Relevant, relevant_instances};
 use super::rules::{self, Tally, Verdict};
 use super::snapshot::{Returned, Snapshot};
 use crate::model::dag::TriggerRule;
+use crate::model::keys::MAX_MAPPED_IN_LOOP;
 use crate::model::state::TaskState;
 use jiff::Timestamp;
 use std::cell::RefCell;
@@ -50,12 +51,12 @@ impl<'a> PassView<'a> {
                 instances[task_index].push(index);
             }
         }
-        instances.iter_mut().for_each(|instances| instances.sort_by_key(|index| snapshot.instances[*index].map_index));
+        instances.iter_mut().for_each(|instances| instances.sort_by_key(|index| snapshot.instances[*index].position));
         let states: Vec<_> = snapshot.instances.iter().map(|instance| instance.state).collect();
         let mut view = Self {
             snapshot,
             task_indices: snapshot.instances.iter().map(|instance| instance.task_index).collect(),
-            map_indexes: snapshot.instances.iter().map(|instance| instance.map_index).collect(),
+            map_indexes: snapshot.instances.iter().map(|instance| instance.position.map_index()).collect(),
             states_at_start: states.clone(),
             states,
             tallies: vec![Tally::default(); instances.len()],
@@ -155,17 +156,19 @@ impl<'a> PassView<'a> {
         if let Some(count) = self.counts.borrow().get(&task_index) {
             return *count;
         }
-        let count = self.snapshot.graph.count(task_index, &|task| self.length_of(task));
+        let graph = self.snapshot.graph;
+        let count = graph.count(task_index, &|task| self.length_of(task));
+        // More would have no position; Airflow's limit of a list's length is far lower.
+        let count = count.filter(|count| graph.iteration(task_index).is_none() || *count <= MAX_MAPPED_IN_LOOP);
         self.counts.borrow_mut().insert(task_index, count);
         count
     }
 
     /// Number of elements that a task returned; for a mapped task, the number of instances that returned something.
     /// `None` until the task has finished: before that, a value may come from an earlier try.
-    fn length_of(&self, task_id: &str) -> Option<usize> {
+    fn length_of(&self, task_index: usize) -> Option<usize> {
         let graph = self.snapshot.graph;
-        let task_index = graph.task_index(task_id)?;
-        let returned = self.snapshot.lengths.get(task_id);
+        let returned = self.snapshot.lengths.get(&task_index);
         if !graph.is_expandable(task_index) {
             let tally = &self.tallies[task_index];
             return returned.filter(|_| tally.success == tally.all).map(Returned::count);
@@ -347,7 +350,7 @@ impl<'a> PassView<'a> {
         if map_index < 0 && graph.can_fire_early(task_index) && !self.decides_length(task_index, up) {
             return Relevant::All;
         }
-        let (count, length) = (|task_index| self.count(task_index), |task: &str| self.length_of(task));
+        let (count, length) = (|task_index| self.count(task_index), |task| self.length_of(task));
         relevant_instances(graph, (task_index, map_index), up, &count, &length)
     }
 

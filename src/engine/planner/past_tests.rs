@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::dag::Structure;
+use crate::model::keys::Position;
 use crate::planner::graph::Graph;
 use serde_json::json;
 use std::collections::{HashMap, HashSet};
@@ -24,12 +25,13 @@ fn states(graph: &Graph, outcome: Outcome, skips: &[&str], is_held: bool) -> [Op
         outcome,
         at: Timestamp::UNIX_EPOCH,
         skips: skips.iter().map(|task_id| (*task_id).to_owned()).collect(),
+        loop_stops: None,
         has_asset_events: false,
     };
     let instance = |task_index: usize| Instance {
         task_id: String::new(),
         task_index: Some(task_index),
-        map_index: -1,
+        position: Position::ONLY,
         state: (task_index == 0).then_some(TaskState::Running),
         try_number: i32::from(task_index == 0),
         max_tries: 0,

@@ -19,6 +19,10 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
     let mut planner = Planner::new(snapshot);
     planner.settle_ended_tries();
     planner.view.end_pass();
+    if !planner.iterations.is_empty() {
+        // The tasks that wait for the loop wait for its next iteration, which the next plan contains.
+        return planner.finish(None);
+    }
     if snapshot.deadline.is_some_and(|deadline| deadline <= snapshot.now) && planner.is_unfinished() {
         return planner.time_out();
     }
@@ -39,6 +43,7 @@ struct Planner<'a> {
     changes: Vec<Option<Transition>>,
     expanded: Vec<usize>,
     added: Vec<(usize, i32)>,
+    iterations: Vec<(usize, i32)>,
     restored: Vec<usize>,
     /// Tasks whose number of instances this plan has already checked or set.
     revised: HashSet<usize>,
@@ -54,6 +59,7 @@ impl<'a> Planner<'a> {
             changes: vec![None; snapshot.instances.len()],
             expanded: Vec::new(),
             added: Vec::new(),
+            iterations: Vec::new(),
             restored: Vec::new(),
             revised: HashSet::new(),
         }
@@ -107,6 +113,7 @@ impl<'a> Planner<'a> {
                     }
                     if to == TaskState::Success {
                         self.skip_immediately(index, &ended.skips);
+                        self.continue_loop(index, ended);
                     }
                 }
                 _ => {}
@@ -143,11 +150,26 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Begins the next iteration of a loop, unless its gate stops the loop. The late success of a gate of an earlier
+    /// iteration changes nothing.
+    fn continue_loop(&mut self, index: usize, ended: &EndedTry) {
+        let graph = self.snapshot.graph;
+        let Some(task_index) = self.view.task_index(index) else { return };
+        let (Some((group, repeats)), Some(iteration)) = (graph.loop_of_gate(task_index), graph.iteration(task_index))
+        else {
+            return;
+        };
+        let next = iteration + 1;
+        if ended.loop_stops == Some(false) && next == graph.iterations(group) && next < repeats.max_iterations {
+            self.iterations.push((group, next));
+        }
+    }
+
     /// Skips the tasks that a branch or a short circuit names, without evaluating their trigger rules.
     fn skip_immediately(&mut self, decider: usize, ids: &[String]) {
         let graph = self.snapshot.graph;
         let Some(decider_task) = self.view.task_index(decider) else { return };
-        for task_index in ids.iter().filter_map(|id| graph.task_index(id)) {
+        for task_index in graph.related(decider_task, ids) {
             // A task directly downstream of a branch is skipped later, by the recorded decision of the branch, once
             // `depends_on_past` no longer holds the task back.
             let waits_for_past = self.view.past_holds_skip(task_index)
@@ -438,7 +460,14 @@ impl Planner<'_> {
     fn finish(self, run: Option<(RunState, Reason)>) -> Plan {
         let run = run.map(|end| self.snapshot.marked.map_or(end, |state| (state, Reason::Marked)));
         let transitions = self.changes.into_iter().flatten().collect();
-        Plan { expanded: self.expanded, added: self.added, restored: self.restored, transitions, run }
+        Plan {
+            expanded: self.expanded,
+            added: self.added,
+            iterations: self.iterations,
+            restored: self.restored,
+            transitions,
+            run,
+        }
     }
 }
 

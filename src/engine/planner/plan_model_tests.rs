@@ -8,6 +8,7 @@ mod airflow_model;
 use self::airflow_model::{Model, States};
 use super::*;
 use crate::model::dag::{Structure, TriggerRule};
+use crate::model::keys::Position;
 use crate::model::state::RunState;
 use crate::planner::graph::Graph;
 use serde_json::{Value, json};
@@ -119,7 +120,7 @@ fn first_instances(graph: &Graph) -> Vec<Instance> {
     let instance = |task_index: usize, map_index| Instance {
         task_id: String::new(),
         task_index: Some(task_index),
-        map_index,
+        position: Position::mapped(map_index),
         state: None,
         try_number: 0,
         max_tries: graph.task(task_index).retries as i32,
@@ -172,8 +173,10 @@ fn play(seed: u64) {
     // With fewer failures and skips, more mapped instances get to run.
     let sides = if dice.one_in(2) { 4 } else { 16 };
     let mut instances = first_instances(&graph);
-    let mut states: States =
-        instances.iter().map(|instance| ((instance.task_index.unwrap(), instance.map_index), None)).collect();
+    let mut states: States = instances
+        .iter()
+        .map(|instance| ((instance.task_index.unwrap(), instance.position.map_index()), None))
+        .collect();
     for step in 0..1000 {
         let snapshot = Snapshot {
             graph: &graph,
@@ -186,7 +189,11 @@ fn play(seed: u64) {
             dates: None,
             deadline: None,
             marked: None,
-            lengths: model.lengths.iter().map(|(id, length)| (id.clone(), Returned::Elements(*length))).collect(),
+            lengths: model
+                .lengths
+                .iter()
+                .map(|(id, length)| (graph.task_index(id).unwrap(), Returned::Elements(*length)))
+                .collect(),
             decisions: HashMap::new(),
             held_by_past: HashSet::new(),
         };
@@ -195,9 +202,9 @@ fn play(seed: u64) {
         model.settle(&mut states);
         let planned: States = instances
             .iter()
-            .map(|instance| ((instance.task_index.unwrap(), instance.map_index), instance.state))
+            .map(|instance| ((instance.task_index.unwrap(), instance.position.map_index()), instance.state))
             .collect();
-        let dag = || serde_json::to_string_pretty(&graph.structure).unwrap();
+        let dag = || serde_json::to_string_pretty(&*graph.structure).unwrap();
         assert_eq!(planned, states, "seed {seed}, step {step}: {:?}\n{}", model.lengths, dag());
         let ready: Vec<usize> =
             (0..instances.len()).filter(|index| instances[*index].state == Some(TaskState::Scheduled)).collect();
@@ -229,7 +236,7 @@ fn play(seed: u64) {
             clear(&mut dice, &graph, &mut instances);
             states = instances
                 .iter()
-                .map(|instance| ((instance.task_index.unwrap(), instance.map_index), instance.state))
+                .map(|instance| ((instance.task_index.unwrap(), instance.position.map_index()), instance.state))
                 .collect();
             continue;
         }
@@ -244,13 +251,12 @@ fn play(seed: u64) {
             1 => (Outcome::Failed { may_retry: true, due: None }, TaskState::Failed),
             _ => (Outcome::Success, TaskState::Success),
         };
-        instance.ended =
-            Some(EndedTry { outcome, at: Timestamp::UNIX_EPOCH, skips: Vec::new(), has_asset_events: false });
+        instance.ended = Some(EndedTry::new(outcome, Timestamp::UNIX_EPOCH));
         if state == TaskState::Success {
             // A rerun returns another list.
             model.lengths.insert(graph.task(instance.task_index.unwrap()).task_id.clone(), dice.roll(4));
         }
-        states.insert((instance.task_index.unwrap(), instance.map_index), Some(state));
+        states.insert((instance.task_index.unwrap(), instance.position.map_index()), Some(state));
     }
     panic!("seed {seed}: the run did not end");
 }

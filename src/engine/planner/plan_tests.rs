@@ -1,5 +1,6 @@
 use super::*;
 use crate::model::dag::Structure;
+use crate::model::keys::Position;
 use crate::model::keys::{InstanceKey, RunKey};
 use crate::model::state::RunState;
 use crate::planner::competition::{Competition, OtherRuns};
@@ -57,7 +58,7 @@ impl Play {
             .map(|task_index| Instance {
                 task_id: String::new(),
                 task_index: Some(task_index),
-                map_index: -1,
+                position: Position::ONLY,
                 state: None,
                 try_number: 0,
                 max_tries: graph.task(task_index).retries as i32,
@@ -130,7 +131,7 @@ impl Play {
         let instance = &mut self.instances[task_index];
         assert_eq!(instance.state, Some(TaskState::Queued), "{task_id} is queued");
         instance.state = Some(TaskState::Running);
-        instance.ended = Some(EndedTry { outcome, at: self.now, skips: Vec::new(), has_asset_events: false });
+        instance.ended = Some(EndedTry::new(outcome, self.now));
         self.settle()
     }
 
@@ -216,8 +217,7 @@ fn a_retry_keeps_its_delay_when_the_clock_is_set_back() {
     play.settle();
     let ended_at = play.now + SignedDuration::from_hours(3);
     play.instances[0].state = Some(TaskState::Running);
-    play.instances[0].ended =
-        Some(EndedTry { outcome: FAILED, at: ended_at, skips: Vec::new(), has_asset_events: false });
+    play.instances[0].ended = Some(EndedTry::new(FAILED, ended_at));
     play.settle();
     assert_eq!(play.instances[0].due_at, Some(play.now + SignedDuration::from_secs(10)));
 }
@@ -360,8 +360,7 @@ fn a_paused_dag_starts_nothing_and_settles_ended_tries() {
     let mut play = Play::new(&["a", "b<a"], 16);
     play.settle();
     play.instances[0].state = Some(TaskState::Running);
-    play.instances[0].ended =
-        Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new(), has_asset_events: false });
+    play.instances[0].ended = Some(EndedTry::new(Outcome::Success, play.now));
     let paused = plan(&play.snapshot(true));
     play.apply(&paused);
     assert_eq!(play.states(), HashMap::from([("a", "success"), ("b", "none")]));
@@ -370,7 +369,7 @@ fn a_paused_dag_starts_nothing_and_settles_ended_tries() {
 /// A waiting instance of another run of the DAG, in the same pool.
 fn waiting_in_another_run(play: &Play, weight: i32) -> Waiting {
     let run = RunKey { dag_id: "d".into(), run_id: "another".into() };
-    let instance = InstanceKey::unmapped(run, &play.graph.task(0).task_id);
+    let instance = InstanceKey::only(run, &play.graph.task(0).task_id);
     Waiting { weight, ..Waiting::new(instance, &play.graph, 0, None) }
 }
 
@@ -414,8 +413,7 @@ fn a_task_cleared_while_running_runs_again() {
     let mut play = Play::new(&["a"], 16);
     play.settle();
     play.instances[0].state = Some(TaskState::Restarting);
-    play.instances[0].ended =
-        Some(EndedTry { outcome: Outcome::Success, at: play.now, skips: Vec::new(), has_asset_events: false });
+    play.instances[0].ended = Some(EndedTry::new(Outcome::Success, play.now));
     play.settle();
     assert_eq!((play.states()["a"], play.instances[0].try_number), ("queued", 2));
 }
@@ -426,7 +424,7 @@ fn a_removed_task_does_not_keep_the_run_open() {
     play.instances.push(Instance {
         task_id: String::new(),
         task_index: None,
-        map_index: -1,
+        position: Position::ONLY,
         state: Some(TaskState::Removed),
         try_number: 1,
         max_tries: 0,
@@ -444,13 +442,13 @@ fn a_removed_task_cleared_while_running_is_marked_removed() {
     play.instances.push(Instance {
         task_id: String::new(),
         task_index: None,
-        map_index: -1,
+        position: Position::ONLY,
         state: Some(TaskState::Restarting),
         try_number: 1,
         max_tries: 0,
         due_at: None,
         waits_since: None,
-        ended: Some(EndedTry { outcome: FAILED, at: play.now, skips: Vec::new(), has_asset_events: false }),
+        ended: Some(EndedTry::new(FAILED, play.now)),
     });
     play.settle().end("a", Outcome::Success);
     assert_eq!((play.run, play.instances[1].state), (Some(RunState::Success), Some(TaskState::Removed)));

@@ -176,7 +176,7 @@ pub(crate) fn choose(waiting: &[&Waiting], mut usage: Usage) -> (Vec<usize>, Usa
             std::cmp::Reverse(candidate.weight),
             candidate.logical_date.is_none(),
             candidate.logical_date,
-            candidate.instance.map_index,
+            candidate.instance.position,
             // Airflow does not define the order of ties. Sorting by run makes it independent of which run the scheduler
             // advances; within a DAG, the run with the lower run id comes first.
             &candidate.instance.run,
@@ -196,6 +196,7 @@ pub(crate) fn choose(waiting: &[&Waiting], mut usage: Usage) -> (Vec<usize>, Usa
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::keys::Position;
 
     fn run(dag_id: &str, run_id: &str) -> RunKey {
         RunKey { dag_id: dag_id.to_owned(), run_id: run_id.to_owned() }
@@ -204,7 +205,7 @@ mod tests {
     /// A waiting instance in the pool `p`, without limits of its own.
     fn waiting(run_id: &str, task_id: &str) -> Waiting {
         Waiting {
-            instance: InstanceKey::unmapped(run("d", run_id), task_id),
+            instance: InstanceKey::only(run("d", run_id), task_id),
             pool: "p".to_owned(),
             pool_slots: 1,
             weight: 1,
@@ -262,7 +263,7 @@ mod tests {
     fn order_is_weight_then_date_then_map_index() {
         let date = |text: &str| Some(text.parse().unwrap());
         let mapped = |task_id: &str, map_index: i32| Waiting {
-            instance: InstanceKey::new(run("d", "r"), task_id, map_index),
+            instance: InstanceKey::new(run("d", "r"), task_id, Position::mapped(map_index)),
             logical_date: date("2026-01-01T00:00:00Z"),
             ..waiting("r", task_id)
         };
@@ -298,7 +299,7 @@ mod tests {
             ["r", "s", "s"].map(|run_id| Waiting { max_active_tis_per_dag: Some(2), ..waiting(run_id, "t") });
         assert_eq!(choose(&dag_count, pool(-1, 0)), [0, 1]);
         let other_dag = Waiting {
-            instance: InstanceKey::unmapped(run("other", "r"), "t"),
+            instance: InstanceKey::only(run("other", "r"), "t"),
             max_active_tis_per_dag: Some(2),
             ..waiting("r", "t")
         };

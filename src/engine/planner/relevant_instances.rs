@@ -20,7 +20,7 @@ pub(crate) fn relevant_instances(
     (task_index, map_index): (usize, i32),
     other: usize,
     count: &impl Fn(usize) -> Option<usize>,
-    length: &impl Fn(&str) -> Option<usize>,
+    length: &impl Fn(usize) -> Option<usize>,
 ) -> Relevant {
     let own_groups = &graph.node(task_index).mapped_groups;
     let other_groups = &graph.node(other).mapped_groups;
@@ -34,7 +34,8 @@ pub(crate) fn relevant_instances(
         // Each copy has one instance of each task, so the number of copies does not matter.
         return Relevant::Range(index..index + 1);
     }
-    let copy_count: Option<usize> = own_groups[depth..].iter().map(|group| graph.group_count(*group, length)).product();
+    let copy_count: Option<usize> =
+        own_groups[depth..].iter().map(|group| graph.group_count(task_index, *group, length)).product();
     let positive = |number: Option<usize>| number.filter(|number| *number > 0);
     let (Some(copy_count), Some(own_count)) = (positive(copy_count), positive(count(task_index))) else {
         return Relevant::All;
@@ -70,7 +71,7 @@ mod tests {
         let graph = nested();
         let relevant_to = |task: &str, map_index: i32, other: &str, length: Option<usize>| {
             let index = |id: &str| graph.task_index(id).unwrap();
-            let length = |_: &str| length;
+            let length = |_: usize| length;
             relevant_instances(
                 &graph,
                 (index(task), map_index),

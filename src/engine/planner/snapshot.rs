@@ -2,6 +2,7 @@
 
 use super::graph::Graph;
 use super::retry;
+use crate::model::keys::Position;
 use crate::model::state::{RunState, TaskState};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
@@ -26,8 +27,8 @@ pub struct Snapshot<'a> {
     pub deadline: Option<Timestamp>,
     /// The state in which a user has ended the run, while its teardowns run.
     pub marked: Option<RunState>,
-    /// Number of elements returned by the tasks that others are mapped over, by task id.
-    pub lengths: HashMap<String, Returned>,
+    /// Number of elements returned by the tasks that others are mapped over, by task index.
+    pub lengths: HashMap<usize, Returned>,
     /// Decisions of branches and short circuits, by task index and map index.
     pub decisions: HashMap<(usize, i32), Decision>,
     /// Indices of the tasks that `depends_on_past` or `wait_for_downstream` holds back.
@@ -74,7 +75,7 @@ pub struct Instance {
     pub task_id: String,
     /// The task's index in the graph; `None` when the DAG version of the run no longer has the task.
     pub task_index: Option<usize>,
-    pub map_index: i32,
+    pub position: Position,
     pub state: Option<TaskState>,
     pub try_number: i32,
     pub max_tries: i32,
@@ -93,10 +94,18 @@ pub struct EndedTry {
     pub outcome: Outcome,
     /// When the try ended.
     pub at: Timestamp,
+    /// For the gate of a loop: whether the loop stops after this iteration.
+    pub loop_stops: Option<bool>,
     /// Tasks that the try has decided to skip immediately.
     pub skips: Vec<String>,
     /// True if the try has reported asset events, which need not be of outlets that the DAG file declares.
     pub has_asset_events: bool,
+}
+
+impl EndedTry {
+    pub fn new(outcome: Outcome, at: Timestamp) -> Self {
+        Self { outcome, at, loop_stops: None, skips: Vec::new(), has_asset_events: false }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,6 +183,8 @@ pub struct Plan {
     pub expanded: Vec<usize>,
     /// New instances, by task index and map index.
     pub added: Vec<(usize, i32)>,
+    /// Iterations that begin, by the index of the loop's group. Their instances are added before the next plan.
+    pub iterations: Vec<(usize, i32)>,
     /// Removed instances that exist again; their state is cleared.
     pub restored: Vec<usize>,
     /// New states. Instances that may run become `scheduled`; `competition::Competition::queue` then changes some to
@@ -186,11 +197,13 @@ pub struct Plan {
 impl Plan {
     /// Applies the plan to the instances; the added ones are appended.
     pub fn apply(&self, graph: &Graph, instances: &mut Vec<Instance>) {
-        self.expanded.iter().for_each(|index| instances[*index].map_index = 0);
+        self.expanded
+            .iter()
+            .for_each(|index| instances[*index].position = instances[*index].position.with_map_index(0));
         instances.extend(self.added.iter().map(|(task_index, map_index)| Instance {
             task_id: graph.task(*task_index).task_id.clone(),
             task_index: Some(*task_index),
-            map_index: *map_index,
+            position: graph.position(*task_index, *map_index),
             state: None,
             try_number: 0,
             max_tries: i32::try_from(graph.task(*task_index).retries).unwrap_or(i32::MAX),
@@ -253,21 +266,23 @@ impl Plan {
         snapshot.instances.get(index).filter(|_| !self.restored.contains(&index)).and_then(|instance| instance.state)
     }
 
-    /// The task id and the map index of an instance after the plan.
-    pub(crate) fn name_after<'a>(&self, snapshot: &'a Snapshot<'_>, index: usize) -> (&'a str, i32) {
-        let (task_index, map_index) = self.instance_after(snapshot, index);
+    /// The task id and the position of an instance after the plan.
+    pub(crate) fn name_after<'a>(&self, snapshot: &'a Snapshot<'_>, index: usize) -> (&'a str, Position) {
+        let (task_index, position) = self.instance_after(snapshot, index);
         let added = || task_index.map_or("", |task_index| &snapshot.graph.task(task_index).task_id);
-        (snapshot.instances.get(index).map_or_else(added, |instance| &instance.task_id), map_index)
+        (snapshot.instances.get(index).map_or_else(added, |instance| &instance.task_id), position)
     }
 
-    /// The task index and the map index of an instance after the plan.
-    pub(crate) fn instance_after(&self, snapshot: &Snapshot<'_>, index: usize) -> (Option<usize>, i32) {
+    /// The task index and the position of an instance after the plan.
+    pub(crate) fn instance_after(&self, snapshot: &Snapshot<'_>, index: usize) -> (Option<usize>, Position) {
         match snapshot.instances.get(index) {
-            Some(instance) if self.expanded.contains(&index) => (instance.task_index, 0),
-            Some(instance) => (instance.task_index, instance.map_index),
+            Some(instance) if self.expanded.contains(&index) => {
+                (instance.task_index, instance.position.with_map_index(0))
+            }
+            Some(instance) => (instance.task_index, instance.position),
             None => {
                 let (task_index, map_index) = self.added[index - snapshot.instances.len()];
-                (Some(task_index), map_index)
+                (Some(task_index), snapshot.graph.position(task_index, map_index))
             }
         }
     }

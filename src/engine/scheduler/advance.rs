@@ -7,7 +7,7 @@ use super::file_sensors::{self, FileSensors};
 use super::live_run::LiveRun;
 use super::past;
 use super::totals::Totals;
-use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, Position, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
 use crate::planner::plan::{self, Dates, Instance, Plan, Reason, Snapshot, Transition, TransitionKind};
@@ -56,15 +56,19 @@ pub async fn advance(
     key: &RunKey,
     admission: Admission,
 ) -> Result<bool> {
-    for _ in 0..ATTEMPTS {
+    let mut attempts = 0;
+    while attempts < ATTEMPTS {
         match step(client, cache, key, admission).await {
-            Ok(Step::Overtaken) => cache.runs.forget(key),
+            Ok(Step::Overtaken) => attempts += 1,
+            // The run is read again with the instances of the new iteration.
+            Ok(Step::BegunIteration) => attempts = 0,
             Ok(Step::Taken { changed }) => return Ok(changed),
             Err(error) => {
                 cache.runs.forget_all();
                 return Err(error);
             }
         }
+        cache.runs.forget(key);
     }
     Err(StoreError::Invalid("its task instances keep changing while it is evaluated".to_owned()))
 }
@@ -74,6 +78,8 @@ enum Step {
     Taken {
         changed: bool,
     },
+    /// A loop of the run continues.
+    BegunIteration,
     /// A row no longer matches the cache or the snapshot; nothing was written.
     Overtaken,
 }
@@ -124,6 +130,9 @@ async fn step(client: &mut ClientWrapper, cache: &mut Cache, key: &RunKey, admis
         cache.episodes.remove(&episode);
     }
     cache.mark_queued(&queued);
+    if !plan.iterations.is_empty() {
+        return Ok(Step::BegunIteration);
+    }
     if plan.run.is_none() {
         run.instances = snapshot.instances;
         run.apply(&plan);
@@ -253,8 +262,8 @@ async fn notify(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot
     for transition in succeeded {
         let instance = snapshot.instances.get(transition.index);
         if instance.and_then(|instance| instance.ended.as_ref()).is_some_and(|ended| ended.has_asset_events) {
-            let (task_id, map_index) = plan.name_after(snapshot, transition.index);
-            let instance = InstanceKey::new(key.clone(), task_id, map_index);
+            let (task_id, position) = plan.name_after(snapshot, transition.index);
+            let instance = InstanceKey::new(key.clone(), task_id, position);
             assets::save_events(transaction, &TryKey { instance, try_number: transition.try_number }).await?;
         }
     }
@@ -273,7 +282,7 @@ async fn finish(
     key: &RunKey,
     graph: &Graph,
     (state, reason): (RunState, Reason),
-    unfinished: Option<Vec<(&str, i32)>>,
+    unfinished: Option<Vec<(&str, Position)>>,
 ) -> Result<()> {
     transition::run::end(transaction, key, state, new_run::now()).await?;
     let structure = &graph.structure;

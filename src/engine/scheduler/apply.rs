@@ -3,7 +3,7 @@
 use super::cache::Cache;
 use super::live_run::Graphs;
 use crate::model::dag::Task;
-use crate::model::keys::RunKey;
+use crate::model::keys::{InstanceKey, NOT_MAPPED, Position, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::competition::{Choice, Competition, CutOff, Hidden, OtherRuns, RunTask};
 use crate::planner::plan::{Plan, Snapshot, Transition};
@@ -19,23 +19,43 @@ use leoflow_postgres::GenericClient;
 use std::collections::{BTreeSet, HashMap};
 use tracing::{debug, warn};
 
-/// Writes the instances of mapped tasks that the plan expands, adds or restores.
+/// Writes the instances of mapped tasks that the plan expands, adds or restores, and those of new iterations of loops.
 pub async fn expand(transaction: &Transaction<'_>, key: &RunKey, snapshot: &Snapshot<'_>, plan: &Plan) -> Result<()> {
     let (graph, instances) = (snapshot.graph, &snapshot.instances);
     if !plan.expanded.is_empty() {
-        let tasks: Vec<&str> = plan.expanded.iter().map(|index| instances[*index].task_id.as_str()).collect();
-        instances::expand(transaction, key, &tasks).await?;
+        let unmapped = plan.expanded.iter().map(|index| &instances[*index]);
+        let unmapped = unmapped.map(|instance| InstanceKey::new(key.clone(), &instance.task_id, instance.position));
+        instances::expand(transaction, &unmapped.collect::<Vec<_>>()).await?;
     }
     let restored = plan.restored.iter().map(|index| &instances[*index]);
-    let restored = restored.filter_map(|instance| Some((instance.task_index?, instance.map_index)));
-    let rows: Vec<(&Task, i32)> = plan
+    let restored = restored.filter_map(|instance| Some((graph.task(instance.task_index?), instance.position)));
+    let added = plan
         .added
         .iter()
-        .copied()
-        .chain(restored)
-        .map(|(task_index, map_index)| (graph.task(task_index), map_index))
-        .collect();
+        .map(|(task_index, map_index)| (graph.task(*task_index), graph.position(*task_index, *map_index)));
+    let begun = plan.iterations.iter().flat_map(|begun| begun_instances(snapshot, *begun));
+    let rows: Vec<(&Task, Position)> = added.chain(restored).chain(begun).collect();
     instance::insert(transaction, &key.dag_id, &[&key.run_id], &rows).await
+}
+
+/// The instances of a new iteration of a loop. If a user has cleared an earlier iteration, there are removed ones, which
+/// exist again; the planner then revises their number.
+fn begun_instances<'a>(snapshot: &Snapshot<'a>, (group, iteration): (usize, i32)) -> Vec<(&'a Task, Position)> {
+    let graph = snapshot.graph;
+    let is_first = |task: &usize| graph.loop_of(*task) == Some(group) && graph.iteration(*task) == Some(0);
+    let mut rows = Vec::new();
+    for task in (0..graph.len()).filter(is_first).map(|task| graph.task(task)) {
+        let removed = snapshot
+            .instances
+            .iter()
+            .filter(|instance| instance.position.iteration() == Some(iteration) && instance.task_id == task.task_id);
+        let before = rows.len();
+        rows.extend(removed.map(|instance| (task, instance.position)));
+        if rows.len() == before {
+            rows.push((task, Position::in_loop(iteration, NOT_MAPPED)));
+        }
+    }
+    rows
 }
 
 /// Writes the transitions. Returns `false` when an instance no longer has the state that was read, because the agent
@@ -51,9 +71,9 @@ pub async fn transitions(
     }
     let change = |transition| change(snapshot, plan, transition);
     let changes: Vec<Change<'_>> = plan.transitions.iter().map(change).collect();
-    for Change { name: (task_id, map_index), from, transition, .. } in &changes {
+    for Change { name: (task_id, position), from, transition, .. } in &changes {
         let (from, to) = (from.map_or("none", TaskState::as_str), transition.to);
-        debug!("{}.{task_id}[{map_index}] of {}: {from} -> {to}", key.dag_id, key.run_id);
+        debug!("{}.{task_id}{position} of {}: {from} -> {to}", key.dag_id, key.run_id);
     }
     let changed = instance::apply(transaction, key, &changes, snapshot.now).await?;
     Ok(changed == changes.len() as u64)

@@ -1,6 +1,6 @@
 //! Notes when a DAG or a task begins to fail and when it succeeds again, for notifications.
 
-use crate::model::keys::RunKey;
+use crate::model::keys::{Position, RunKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::plan::{Instance, Plan, Reason, Snapshot};
 use crate::store::Result;
@@ -24,26 +24,21 @@ pub async fn note(
     plan: &Plan,
 ) -> Result<Vec<Episode>> {
     let mut ended = Vec::new();
-    let mut failed: BTreeMap<&str, i32> = BTreeMap::new();
+    let mut failed: BTreeMap<&str, Position> = BTreeMap::new();
     let mut succeeded: HashSet<&str> = HashSet::new();
     for transition in &plan.transitions {
-        let (task_id, map_index) = plan.name_after(snapshot, transition.index);
+        let (task_id, position) = plan.name_after(snapshot, transition.index);
         match transition.to {
-            TaskState::Failed => _ = failed.entry(task_id).or_insert(map_index),
+            TaskState::Failed => _ = failed.entry(task_id).or_insert(position),
             TaskState::Success if !begun.is_empty() => _ = succeeded.insert(task_id),
             _ => {}
         }
     }
     let name = |task_id: &str| format!("{} {task_id}", key.dag_id);
-    for (task_id, map_index) in &failed {
+    for (task_id, position) in &failed {
         let name = name(task_id);
-        let subject = Subject {
-            event: TASK_FAILED,
-            name: &name,
-            run: Some(key),
-            task: Some((task_id, *map_index)),
-            detail: None,
-        };
+        let subject =
+            Subject { event: TASK_FAILED, name: &name, run: Some(key), task: Some((task_id, *position)), detail: None };
         notifications::begin(transaction, &subject).await?;
         begun.insert((TASK_FAILED.to_owned(), name));
     }

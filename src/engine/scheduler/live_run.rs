@@ -3,7 +3,7 @@
 //! when its revision, its version or anything else does not match. The graphs of DAG versions, which never change, are
 //! cached too.
 
-use crate::model::keys::{InstanceKey, NOT_MAPPED, RunKey};
+use crate::model::keys::{InstanceKey, NOT_MAPPED, Position, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::planner::plan::{Instance, Plan};
@@ -22,8 +22,8 @@ pub struct LiveRun {
     revision: Option<String>,
     pub graph: Rc<Graph>,
     pub instances: Vec<Instance>,
-    /// Index of each instance by task id and map index.
-    positions: HashMap<(String, i32), usize>,
+    /// Index of each instance by its task id and position.
+    positions: HashMap<(String, Position), usize>,
 }
 
 /// Maximum number of cached instances, some 150 bytes each.
@@ -67,7 +67,7 @@ impl LiveRuns {
     /// Sets the state of an instance that a step of another run has changed.
     pub fn set_state(&mut self, key: &InstanceKey, state: TaskState) {
         let Some(run) = self.0.get_mut(&key.run) else { return };
-        match run.positions.get(&(key.task_id.clone(), key.map_index)) {
+        match run.positions.get(&(key.task_id.clone(), key.position)) {
             Some(index) => run.instances[*index].state = Some(state),
             None => self.forget(&key.run),
         }
@@ -82,6 +82,7 @@ impl LiveRun {
         (version, revision): (i64, Option<String>),
         graph: Rc<Graph>,
     ) -> Result<Self> {
+        let graph = planner_input::unroll(client, key, &graph).await?.map_or(graph, Rc::new);
         let instances = planner_input::instances(client, key, &graph).await?;
         let positions = instances.iter().map(name).zip(0..).collect();
         Ok(Self { version, revision, graph, instances, positions })
@@ -108,15 +109,15 @@ impl LiveRun {
         plan.apply(&self.graph, &mut self.instances);
         for index in &plan.expanded {
             let name = name(&self.instances[*index]);
-            self.positions.remove(&(name.0.clone(), NOT_MAPPED));
+            self.positions.remove(&(name.0.clone(), name.1.with_map_index(NOT_MAPPED)));
             self.positions.insert(name, *index);
         }
         self.positions.extend(self.instances[old_count..].iter().map(name).zip(old_count..));
     }
 }
 
-fn name(instance: &Instance) -> (String, i32) {
-    (instance.task_id.clone(), instance.map_index)
+fn name(instance: &Instance) -> (String, Position) {
+    (instance.task_id.clone(), instance.position)
 }
 
 /// The cached graphs, by the id of the version.

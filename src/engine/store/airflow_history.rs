@@ -70,7 +70,9 @@ const TASK_INSTANCE: Table = Table {
         ("scheduled_dttm", "timestamptz", "i.scheduled_at"),
         ("rendered_map_index", "text", "left(i.rendered_map_index, 250)"),
     ],
-    from: "task_instance i JOIN dag_run r USING (dag_id, run_id) WHERE r.state IN ('success', 'failed')",
+    // Airflow before 3.4 has no loops.
+    from: "task_instance i JOIN dag_run r USING (dag_id, run_id)
+           WHERE r.state IN ('success', 'failed') AND i.map_index >= -1",
     extra_columns: "id, updated_at, queue, hostname",
     extra_values: "gen_random_uuid(), now(), 'default', ''",
     row_filter: "EXISTS (SELECT FROM dag_run r WHERE (r.dag_id, r.run_id) = (of_leoflow.dag_id, of_leoflow.run_id))",

@@ -6,7 +6,7 @@ use super::list::field::{Filter, list_fields};
 use super::list::listing::{ListPage, Listing, Source};
 use super::rows::{fetch_all, fetch_one, fetch_optional, from_row};
 use super::{Result, StoreError};
-use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, Position, RunKey, TryKey};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde_json::json;
@@ -38,7 +38,7 @@ from_row! {
         pub dag_id: Option<String>,
         pub run_id: Option<String>,
         pub task_id: Option<String>,
-        pub map_index: Option<i32>,
+        pub position: Option<Position> = "map_index",
         pub logical_date: Option<Timestamp>,
         /// The request, or what failed, as JSON without secrets.
         pub extra: Option<String>,
@@ -57,7 +57,7 @@ pub struct CallbackFailure<'a> {
 impl CallbackFailure<'_> {
     /// The event of the failure; `key` is the try whose context the callback got. Without one, its task id is empty.
     pub fn event(&self, key: &TryKey, subject: Subject) -> NewEvent {
-        let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
+        let TryKey { instance: InstanceKey { run, task_id, position }, try_number } = key;
         let Self { callback, error, log } = self;
         let mut extra = json!({"callback": callback, "error": error, "log": log});
         if subject == Subject::Try {
@@ -69,7 +69,7 @@ impl CallbackFailure<'_> {
             dag_id: Some(run.dag_id.clone()),
             run_id: Some(run.run_id.clone()),
             task_id: (!task_id.is_empty()).then(|| task_id.clone()),
-            map_index: Some(*map_index),
+            position: Some(*position),
             extra: Some(extra.to_string()),
             ..NewEvent::default()
         }
@@ -116,8 +116,8 @@ pub async fn add(client: &impl GenericClient, new: &NewEvent) -> Result<()> {
     let query = "
         INSERT INTO event_log (event, owner, dag_id, run_id, task_id, map_index, logical_date, extra)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
-    let NewEvent { event, owner, dag_id, run_id, task_id, map_index, logical_date, extra } = new;
-    let parameters: [&(dyn ToSql + Sync); 8] = [event, owner, dag_id, run_id, task_id, map_index, logical_date, extra];
+    let NewEvent { event, owner, dag_id, run_id, task_id, position, logical_date, extra } = new;
+    let parameters: [&(dyn ToSql + Sync); 8] = [event, owner, dag_id, run_id, task_id, position, logical_date, extra];
     let id: i64 = fetch_one(client, query, &parameters).await?;
     if id % CLEANUP_INTERVAL == 0 {
         client.execute("DELETE FROM event_log WHERE id <= $1", &[&(id - MAX_EVENTS)]).await?;

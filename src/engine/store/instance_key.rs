@@ -1,7 +1,7 @@
 //! The key of a task instance, or of a try, in SQL: the only place that names its columns one by one. A statement has
 //! the parameters of a key after all others, so that their numbers do not depend on the number of columns.
 
-use crate::model::keys::{InstanceKey, TryKey};
+use crate::model::keys::{InstanceKey, MAX_MAPPED_IN_LOOP, Position, TryKey};
 use tokio_postgres::types::ToSql;
 
 type Parameter<'a> = &'a (dyn ToSql + Sync);
@@ -10,6 +10,23 @@ type Parameter<'a> = &'a (dyn ToSql + Sync);
 pub(crate) const KEY: &str = "dag_id, run_id, task_id, map_index";
 /// The columns of the key of a try.
 pub(crate) const TRY_KEY: &str = "dag_id, run_id, task_id, map_index, try_number";
+
+/// SQL condition on a row of a table with such a key: the instance is in a loop; see [`Position`].
+pub(crate) const IN_LOOP: &str = "(map_index < -1)";
+
+/// SQL expression: the loop that contains the task of a row of `alias`, in the version `v`.
+pub(crate) fn loop_id(alias: &str) -> String {
+    format!(
+        "(CASE WHEN {alias}.map_index < -1 THEN (
+              SELECT task->>'loop' FROM jsonb_array_elements(v.structure->'tasks') AS task
+              WHERE task->>'task_id' = {alias}.task_id) END)"
+    )
+}
+
+/// SQL expression: the map index of a position, also in a loop; see [`Position`].
+pub(crate) fn map_index_of(column: &str) -> String {
+    format!("(CASE WHEN {column} < -1 THEN ({column} & {MAX_MAPPED_IN_LOOP}) - 1 ELSE {column} END)")
+}
 
 /// The columns of a key, each with the name of its type.
 pub(crate) struct SqlKey(&'static [(&'static str, &'static str)]);
@@ -69,8 +86,8 @@ impl SqlKey {
 impl InstanceKey {
     /// The parameters of a statement: the others, then those of the key.
     pub(crate) fn after<'a>(&'a self, others: &[Parameter<'a>]) -> Vec<Parameter<'a>> {
-        let Self { run, task_id, map_index } = self;
-        [others, &[&run.dag_id, &run.run_id, task_id, map_index]].concat()
+        let Self { run, task_id, position } = self;
+        [others, &[&run.dag_id, &run.run_id, task_id, position]].concat()
     }
 }
 
@@ -88,23 +105,23 @@ pub(crate) struct KeyColumns<'a> {
     dags: Vec<&'a str>,
     runs: Vec<&'a str>,
     tasks: Vec<&'a str>,
-    map_indexes: Vec<i32>,
+    positions: Vec<Position>,
 }
 
 impl<'a> KeyColumns<'a> {
     pub fn new(keys: impl IntoIterator<Item = &'a InstanceKey>) -> Self {
-        let mut columns = Self { dags: vec![], runs: vec![], tasks: vec![], map_indexes: vec![] };
-        for InstanceKey { run, task_id, map_index } in keys {
+        let mut columns = Self { dags: vec![], runs: vec![], tasks: vec![], positions: vec![] };
+        for InstanceKey { run, task_id, position } in keys {
             columns.dags.push(&run.dag_id);
             columns.runs.push(&run.run_id);
             columns.tasks.push(task_id);
-            columns.map_indexes.push(*map_index);
+            columns.positions.push(*position);
         }
         columns
     }
 
     /// The parameters of a statement: the others, then these columns.
     pub fn after<'b>(&'b self, others: &[Parameter<'b>]) -> Vec<Parameter<'b>> {
-        [others, &[&self.dags, &self.runs, &self.tasks, &self.map_indexes]].concat()
+        [others, &[&self.dags, &self.runs, &self.tasks, &self.positions]].concat()
     }
 }

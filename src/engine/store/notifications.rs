@@ -5,8 +5,9 @@
 
 use super::Result;
 use super::events::{self, Event};
+use super::instance_key::INSTANCE;
 use super::rows::{execute, fetch_all, fetch_optional, from_row};
-use crate::model::keys::{InstanceKey, RunKey};
+use crate::model::keys::{InstanceKey, Position, RunKey};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use std::collections::HashSet;
@@ -18,7 +19,7 @@ pub struct Subject<'a> {
     /// The DAG, the task, or the part of the instance.
     pub name: &'a str,
     pub run: Option<&'a RunKey>,
-    pub task: Option<(&'a str, i32)>,
+    pub task: Option<(&'a str, Position)>,
     pub detail: Option<&'a str>,
 }
 
@@ -30,9 +31,9 @@ pub async fn begin(client: &impl GenericClient, subject: &Subject<'_>) -> Result
         INSERT INTO notification (event, subject, dag_id, run_id, task_id, map_index, detail)
         SELECT $1, $2, $3, $4, $5, $6::integer, $7 FROM begun";
     let (dag_id, run_id) = subject.run.map(|run| (&run.dag_id, &run.run_id)).unzip();
-    let (task_id, map_index) = subject.task.unzip();
+    let (task_id, position) = subject.task.unzip();
     let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
-        [&subject.event, &subject.name, &dag_id, &run_id, &task_id, &map_index, &subject.detail];
+        [&subject.event, &subject.name, &dag_id, &run_id, &task_id, &position, &subject.detail];
     if client.execute(query, &parameters).await? > 0 {
         events::notify(client, &Event::Notification).await?;
     }
@@ -79,7 +80,7 @@ from_row! {
         pub dag_id: Option<String>,
         pub run_id: Option<String>,
         pub task_id: Option<String>,
-        pub map_index: Option<i32>,
+        pub position: Option<Position> = "map_index",
         pub detail: Option<String>,
     }
 }
@@ -88,7 +89,7 @@ impl Notification {
     /// The task instance that it is about.
     pub fn instance(&self) -> Option<InstanceKey> {
         let run = RunKey { dag_id: self.dag_id.clone()?, run_id: self.run_id.clone()? };
-        Some(InstanceKey::new(run, self.task_id.as_deref()?, self.map_index?))
+        Some(InstanceKey::new(run, self.task_id.as_deref()?, self.position?))
     }
 }
 
@@ -212,11 +213,9 @@ pub async fn late_runs(
 
 /// Why a task instance failed: the outcome of its last try.
 pub async fn outcome(client: &impl GenericClient, key: &InstanceKey) -> Result<Option<String>> {
-    let query = "SELECT outcome FROM task_try WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND map_index = $4
-                 ORDER BY try_number DESC LIMIT 1";
-    let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 4] =
-        [&key.run.dag_id, &key.run.run_id, &key.task_id, &key.map_index];
-    Ok(fetch_optional::<Option<String>>(client, query, &parameters).await?.flatten())
+    let query =
+        format!("SELECT outcome FROM task_try WHERE {} ORDER BY try_number DESC LIMIT 1", INSTANCE.is("task_try", 1));
+    Ok(fetch_optional::<Option<String>>(client, &query, &key.after(&[])).await?.flatten())
 }
 
 /// Removes notifications from before `before` that have no delivery to make, and episodes of runs that were late.

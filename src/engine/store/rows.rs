@@ -1,12 +1,13 @@
 //! Reads the rows of queries. [`from_row`] defines a struct whose fields are read from the columns of the same names.
 
 use super::{Result, StoreError};
-use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, Position, RunKey, TryKey};
 use crate::model::state::{RunState, RunType, TaskState, TryState};
 use leoflow_postgres::GenericClient;
 use std::error::Error;
 use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, FromSqlOwned, ToSql};
+use tokio_postgres::types::private::BytesMut;
+use tokio_postgres::types::{FromSql, FromSqlOwned, IsNull, ToSql, Type};
 
 type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
@@ -94,6 +95,28 @@ macro_rules! read_by_name {
 
 read_by_name!(RunState, RunType, TaskState, TryState);
 
+impl FromSql<'_> for Position {
+    fn from_sql(kind: &Type, raw: &[u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        i32::from_sql(kind, raw).map(Self::from_stored)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        <i32 as FromSql>::accepts(kind)
+    }
+}
+
+impl ToSql for Position {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        self.stored().to_sql(kind, out)
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        <i32 as ToSql>::accepts(kind)
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
 /// Reads single values from the first column.
 macro_rules! single_value {
     ($($type:ty),+) => {$(
@@ -173,7 +196,7 @@ impl FromRow for RunKey {
 
 impl FromRow for InstanceKey {
     fn from_row(row: &Row) -> Result<Self> {
-        Ok(Self { run: RunKey::from_row(row)?, task_id: get(row, "task_id")?, map_index: get(row, "map_index")? })
+        Ok(Self { run: RunKey::from_row(row)?, task_id: get(row, "task_id")?, position: get(row, "map_index")? })
     }
 }
 

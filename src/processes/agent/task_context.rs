@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::process::descriptors::FIRST_PASSED;
-use leoflow_engine::model::keys::TryKey;
+use leoflow_engine::model::dag::Structure;
+use leoflow_engine::model::keys::{InstanceKey, TryKey};
 use leoflow_engine::planner::retry;
 use leoflow_engine::schedule::timetable::Timetable;
 use leoflow_engine::store::StoreError;
@@ -168,11 +169,24 @@ impl TaskContext {
             "token": claimed.token,
             "max_map_length": self.max_map_length,
         });
-        match spec_json {
+        let mut spec = match spec_json {
             Value::Object(map) => map,
             _ => Map::new(),
-        }
+        };
+        spec.extend(loop_spec(&version.structure, &claimed.key.instance).map(|spec| ("loop".to_owned(), spec)));
+        spec
     }
+}
+
+/// The loop that contains a task instance.
+fn loop_spec(structure: &Structure, instance: &InstanceKey) -> Option<Value> {
+    let task = structure.tasks.iter().find(|task| task.task_id == instance.task_id)?;
+    let group = &structure.groups[structure.loop_of(task)?];
+    let repeats = group.repeats.as_ref()?;
+    Some(json!({
+        "node_id": group.group_id, "max_iterations": repeats.max_iterations, "terminal_task_id": repeats.terminal,
+        "terminal_is_mapped": repeats.is_terminal_mapped, "tasks": structure.tasks_of_group(&group.group_id),
+    }))
 }
 
 /// Writes to the log of a try that has no keeper; otherwise only the keeper writes it.

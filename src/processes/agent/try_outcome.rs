@@ -50,6 +50,7 @@ pub fn evaluate(
         due: result.due,
         deferral: result.deferral,
         skipped_tasks: result.skipped_tasks,
+        loop_stops: result.loop_stops,
         asset_events: result.asset_events,
         rendered: result.rendered,
         rendered_map_index: result.map_index,
@@ -107,7 +108,7 @@ mod tests {
         result: Option<(ResultState, bool)>,
     ) -> (TryState, bool, Callbacks, String) {
         let key = TryKey {
-            instance: InstanceKey::unmapped(RunKey { dag_id: "d".into(), run_id: "r".into() }, "t"),
+            instance: InstanceKey::only(RunKey { dag_id: "d".into(), run_id: "r".into() }, "t"),
             try_number: 1,
         };
         let now = Timestamp::UNIX_EPOCH;
@@ -123,6 +124,7 @@ mod tests {
             deferral: None,
             retry_delay: None,
             skipped_tasks: Vec::new(),
+            loop_stops: None,
             asset_events: None,
             rendered: None,
             map_index: None,

@@ -61,8 +61,8 @@ const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 impl TaskFolder {
     /// The folder of a try, named by a hash of its key.
     pub fn of(home: &Home, key: &TryKey) -> Self {
-        let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = key;
-        let parts = [run.dag_id.as_str(), &run.run_id, task_id, &map_index.to_string(), &try_number.to_string()];
+        let TryKey { instance: InstanceKey { run, task_id, position }, try_number } = key;
+        let parts = [run.dag_id.as_str(), &run.run_id, task_id, &position.file_name(), &try_number.to_string()];
         let hash = Sha256::digest(parts.join("\0").as_bytes());
         Self(home.running_tasks().join(hex::encode(&hash[..12])))
     }

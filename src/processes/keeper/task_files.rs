@@ -70,6 +70,8 @@ pub struct TaskResult {
     /// Tasks that the try has decided to skip immediately.
     #[serde(default)]
     pub skipped_tasks: Vec<String>,
+    /// For the gate of a loop: whether the loop stops, for the `reason`.
+    pub loop_stops: Option<bool>,
     pub asset_events: Option<serde_json::Value>,
     /// The rendered template fields.
     pub rendered: Option<serde_json::Value>,

@@ -11,6 +11,7 @@ use axum::extract::{MatchedPath, Query, Request};
 use axum::http::{HeaderMap, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::event_log::{self, NewEvent};
 use percent_encoding::percent_decode_str;
 use std::collections::HashMap;
@@ -155,14 +156,14 @@ fn build_event(state: &AppState, event: &str, route: &str, uri: &Uri, logged: Lo
             "dag_id" => record.dag_id = Some(value),
             "run_id" | "dag_run_id" => record.run_id = Some(value),
             "task_id" => record.task_id = Some(value),
-            "map_index" => record.map_index = value.parse().ok(),
+            "map_index" => record.position = value.parse().ok().map(Position::from_stored),
             _ => drop(extra.insert(name.to_owned(), value.into())),
         }
     }
     let query: Vec<(String, String)> = Query::try_from_uri(uri).map(|Query(pairs)| pairs).unwrap_or_default();
     for (name, value) in query {
         if name == "map_index" {
-            record.map_index = value.parse().ok();
+            record.position = value.parse().ok().map(Position::from_stored);
         }
         extra.insert(name, value.into());
     }

@@ -7,6 +7,7 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use jiff::Timestamp;
 use jiff::civil::Date;
+use leoflow_engine::model::keys::{MAX_ITERATIONS, Position};
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -177,10 +178,14 @@ impl Params {
         number.map(|number| i32::try_from(number).unwrap_or(i32::MAX)).ok_or_else(missing)
     }
 
-    /// Parses `map_index`; -1 means not mapped.
-    pub fn map_index(&self) -> ApiResult<Option<i32>> {
+    /// Parses `map_index`; -1 means not mapped. In place of a region in a loop, it is the stored position.
+    pub fn position(&self) -> ApiResult<Option<Position>> {
+        let stored = self.integer("map_index")?.map(Position::from_stored);
+        if let Some(position) = stored.filter(|position| position.iteration().is_some_and(|it| it < MAX_ITERATIONS)) {
+            return Ok(Some(position));
+        }
         let index = self.at_least(-1, "map_index")?;
-        Ok(index.map(|index| i32::try_from(index).unwrap_or(i32::MAX)))
+        Ok(index.map(|index| Position::mapped(i32::try_from(index).unwrap_or(i32::MAX))))
     }
 
     pub fn fraction(&self, name: &str) -> ApiResult<Option<f64>> {

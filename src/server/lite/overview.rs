@@ -11,7 +11,7 @@ use crate::http::request::{Params, Segments};
 use axum::Json;
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
-use leoflow_engine::model::keys::{NOT_MAPPED, RunKey};
+use leoflow_engine::model::keys::{NOT_MAPPED, Position, RunKey};
 use leoflow_engine::model::state::{RunState, TaskState};
 use leoflow_engine::planner::graph::Graph;
 use leoflow_engine::schedule::timetable::Interval;
@@ -201,7 +201,7 @@ pub async fn run(
         let is_paused = dag.is_paused;
         let graph = Graph::new(dag.into_structure());
         let position = |instance: &Instance| {
-            (graph.task_index(&instance.key.task_id).unwrap_or(usize::MAX), instance.key.map_index)
+            (graph.task_index(&instance.key.task_id).unwrap_or(usize::MAX), instance.key.position)
         };
         instances.sort_by_cached_key(position);
         (is_paused, Some(graph))
@@ -246,7 +246,7 @@ fn callback_failure(event: LoggedEvent) -> Value {
     fields.insert("time".to_owned(), views::stamp(event.created_at).into());
     if fields.contains_key("try_number") {
         fields.insert("task_id".to_owned(), event.what.task_id.into());
-        fields.insert("map_index".to_owned(), event.what.map_index.into());
+        fields.insert("map_index".to_owned(), event.what.position.map(Position::map_index).into());
     }
     fields.into()
 }
@@ -288,7 +288,7 @@ async fn unknown_pools(client: &impl GenericClient, dag_id: &str) -> Result<Vec<
 fn instance_views(instances: &[Instance], fold: Option<usize>) -> Vec<Value> {
     let mut views = Vec::with_capacity(instances.len());
     for task_instances in instances.chunk_by(|instance, next| instance.key.task_id == next.key.task_id) {
-        let is_mapped = task_instances[0].key.map_index != NOT_MAPPED;
+        let is_mapped = task_instances[0].key.position != Position::ONLY;
         match fold {
             Some(most) if is_mapped && task_instances.len() > most => views.push(folded(task_instances)),
             _ => views.extend(task_instances.iter().map(instance_view)),
@@ -300,7 +300,7 @@ fn instance_views(instances: &[Instance], fold: Option<usize>) -> Vec<Value> {
 fn instance_view(instance: &Instance) -> Value {
     json!({
         "task_id": instance.key.task_id,
-        "map_index": instance.key.map_index,
+        "map_index": instance.key.position.map_index(), "iteration": instance.key.position.iteration(),
         "rendered_map_index": instance.rendered_map_index,
         "state": instance.state,
         "try_number": instance.try_number,

@@ -3,6 +3,7 @@
 use crate::pages::template_value;
 use jiff::Timestamp;
 use leoflow_base::config::NotifyEvent;
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::notifications::Notification;
 use minijinja::Environment;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ pub fn context(notification: &Notification, instance: &str, base_url: &str) -> V
         "event": notification.event, "subject": notification.subject, "instance": instance,
         "happened_at": notification.happened_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         "dag_id": notification.dag_id, "run_id": notification.run_id, "task_id": notification.task_id,
-        "map_index": notification.map_index.filter(|index| *index >= 0), "detail": notification.detail, "url": url,
+        "map_index": notification.position.map(Position::map_index).filter(|index| *index >= 0), "detail": notification.detail, "url": url,
     })
 }
 
@@ -61,7 +62,7 @@ pub fn test_notification() -> Notification {
         dag_id: None,
         run_id: None,
         task_id: None,
-        map_index: None,
+        position: None,
         detail: Some("this message tests a target of notifications".to_owned()),
     }
 }
@@ -77,7 +78,7 @@ mod tests {
             dag_id: Some("sales".to_owned()),
             run_id: Some("r1".to_owned()),
             task_id: Some("load".to_owned()),
-            map_index: Some(3),
+            position: Some(Position::mapped(3)),
             detail: Some("exit code 1".to_owned()),
             ..test_notification()
         };

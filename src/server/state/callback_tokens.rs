@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn a_token_ends_with_its_callback() {
         let tokens = CallbackTokens::default();
-        let instance = InstanceKey::unmapped(RunKey { dag_id: "d".into(), run_id: "r".into() }, "t");
+        let instance = InstanceKey::only(RunKey { dag_id: "d".into(), run_id: "r".into() }, "t");
         let key = TryKey { instance, try_number: 1 };
         let (first, second) = (tokens.issue(key.clone()), tokens.issue(key.clone()));
         assert_ne!(first.text, second.text);

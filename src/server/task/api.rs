@@ -14,7 +14,7 @@ use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::{Extension, Json};
-use leoflow_engine::model::keys::{RunKey, TryKey};
+use leoflow_engine::model::keys::{Position, RunKey, TryKey};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::dag::environments;
 use leoflow_engine::store::instance::tries;
@@ -122,6 +122,8 @@ pub struct Pull {
     key: String,
     /// `None` selects all instances.
     map_indexes: Option<Vec<i32>>,
+    /// Selects the instances in this iteration of the loop of the tasks.
+    iteration: Option<i32>,
     #[serde(default)]
     include_prior_dates: bool,
     #[serde(default)]
@@ -138,20 +140,29 @@ pub struct PulledXCom {
 
 pub async fn pull_xcoms(
     Datastore(client): Datastore,
-    Body(Pull { dag_id, run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit }): Body<Pull>,
+    Body(Pull { dag_id, run_id, task_ids, key, map_indexes, iteration, include_prior_dates, offset, limit }): Body<
+        Pull,
+    >,
 ) -> Result<Json<Vec<PulledXCom>>, ApiError> {
+    let positions: Option<Vec<Position>> =
+        map_indexes.map(|indexes| indexes.into_iter().map(|index| Position::new(iteration, index)).collect());
     let pull = xcoms::Pull {
         run: &RunKey { dag_id, run_id },
         task_ids: &task_ids,
         key: &key,
-        map_indexes: map_indexes.as_deref(),
+        positions: positions.as_deref(),
+        iteration,
         include_prior_dates,
         offset,
         limit,
     };
     let xcoms = xcoms::pull(&*client, &pull).await?;
     // Typed, because `json!` would copy the values, which may have megabytes.
-    let entry = |(task_id, map_index, value_json)| PulledXCom { task_id, map_index, value_json };
+    let entry = |(task_id, position, value_json): (String, Position, String)| PulledXCom {
+        task_id,
+        map_index: position.map_index(),
+        value_json,
+    };
     Ok(Json(xcoms.into_iter().map(entry).collect()))
 }
 
@@ -162,11 +173,13 @@ pub struct CountXComs {
     run_id: String,
     task_id: String,
     key: String,
+    /// As for a pull.
+    iteration: Option<i32>,
 }
 
 pub async fn count_xcoms(Datastore(client): Datastore, Body(body): Body<CountXComs>) -> JsonAnswer {
-    let CountXComs { dag_id, run_id, task_id, key } = body;
-    let count = xcoms::count(&*client, &RunKey { dag_id, run_id }, &task_id, &key).await?;
+    let CountXComs { dag_id, run_id, task_id, key, iteration } = body;
+    let count = xcoms::count(&*client, &RunKey { dag_id, run_id }, &task_id, &key, iteration).await?;
     Ok(Json(json!({"count": count})))
 }
 

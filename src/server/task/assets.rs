@@ -14,7 +14,7 @@ fn event_json(event: &AssetEvent) -> Value {
     json!({
         "id": event.id, "name": event.name, "uri": event.uri, "group": event.group, "extra": event.extra,
         "timestamp": event.happened_at, "source_dag_id": event.source_dag_id, "source_task_id": event.source_task_id,
-        "source_run_id": event.source_run_id, "source_map_index": event.source_map_index, "aliases": event.aliases,
+        "source_run_id": event.source_run_id, "source_map_index": event.source_position.map_index(), "aliases": event.aliases,
         "partition_key": event.partition_key,
     })
 }

@@ -7,7 +7,7 @@ use crate::http::api_error::ApiError;
 use crate::http::datastore::Datastore;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
-use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
+use leoflow_engine::model::keys::{InstanceKey, Position, RunKey, TryKey};
 use leoflow_engine::store::instance::hitl::{self, Answer, Detail, Question};
 use leoflow_engine::store::request_keys::Attempt;
 use serde::Deserialize;
@@ -36,6 +36,7 @@ pub struct InstanceQuery {
     run_id: String,
     task_id: String,
     map_index: i32,
+    iteration: Option<i32>,
     /// The answer to the instance's question; empty for a request that sends none.
     #[serde(default)]
     chosen_options: Vec<String>,
@@ -46,7 +47,7 @@ pub struct InstanceQuery {
 impl InstanceQuery {
     fn key(&self) -> InstanceKey {
         let run = RunKey { dag_id: self.dag_id.clone(), run_id: self.run_id.clone() };
-        InstanceKey::new(run, &self.task_id, self.map_index)
+        InstanceKey::new(run, &self.task_id, Position::new(self.iteration, self.map_index))
     }
 }
 

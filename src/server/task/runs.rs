@@ -177,7 +177,7 @@ pub async fn length(
     let version = versions::version(&*client, version).await?;
     let graph = Graph::new(version.structure);
     let lengths = planner_input::lengths(&*client, &try_key.instance.run, &graph).await?;
-    Ok(Json(json!({"length": length.resolve(&|task| lengths.get(task).map(Returned::count))})))
+    Ok(Json(json!({"length": length.resolve(&|task| lengths.get(&graph.task_index(task)?).map(Returned::count))})))
 }
 
 /// Returns the dates of the last successful run before the task's own.

@@ -44,8 +44,8 @@ impl Trace {
     }
 
     fn try_span(&self, TryKey { instance, try_number }: &TryKey) -> String {
-        let InstanceKey { task_id, map_index, .. } = instance;
-        self.span_id(&["try", task_id, &map_index.to_string(), &try_number.to_string()])
+        let InstanceKey { task_id, position, .. } = instance;
+        self.span_id(&["try", task_id, &position.stored().to_string(), &try_number.to_string()])
     }
 
     /// True if the trace is one of the share `ratio` of all, by the rule of OpenTelemetry's sampler: the last half of
@@ -90,13 +90,12 @@ fn run_span(trace: &Trace, run: &EndedRun) -> Value {
 }
 
 fn try_span(trace: &Trace, ended: &EndedTry) -> Value {
-    let TryKey { instance: InstanceKey { run, task_id, map_index }, try_number } = &ended.key;
-    let index = if *map_index >= 0 { format!("[{map_index}]") } else { String::new() };
+    let TryKey { instance: InstanceKey { run, task_id, position }, try_number } = &ended.key;
     let attributes = [
         otlp::attribute("airflow.dag_id", &run.dag_id),
         otlp::attribute("airflow.dag_run.run_id", &run.run_id),
         otlp::attribute("airflow.task_id", task_id),
-        otlp::integer_attribute("airflow.task_instance.map_index", *map_index),
+        otlp::integer_attribute("airflow.task_instance.map_index", position.map_index()),
         otlp::integer_attribute("airflow.task_instance.try_number", *try_number),
         otlp::attribute("airflow.task_instance.state", &ended.state),
     ];
@@ -104,7 +103,7 @@ fn try_span(trace: &Trace, ended: &EndedTry) -> Value {
         "traceId": hex::encode(trace.id()),
         "spanId": trace.try_span(&ended.key),
         "parentSpanId": trace.run_span(),
-        "name": format!("task_run.{task_id}{index}"),
+        "name": format!("task_run.{task_id}{position}"),
         "kind": KIND_INTERNAL,
         "startTimeUnixNano": otlp::nanoseconds(ended.start_date),
         "endTimeUnixNano": otlp::nanoseconds(ended.end_date.max(ended.start_date)),

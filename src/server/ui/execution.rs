@@ -21,21 +21,22 @@ pub async fn execution(
     let key = RunKey { dag_id, run_id };
     runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
     let index = params.whole("region_index")?.map(|index| i32::try_from(index).unwrap_or(i32::MAX));
-    let index = regions::map_index("query", params.text("region_id"), index, None)?;
+    let index = regions::position("query", params.text("region_id"), index, None)?;
     let texts = |values: Option<String>| FieldTest::OneOf(values.into_iter().collect());
     let mut listing: Listing<InstanceField> = params.listing(&Fields::NONE)?;
     listing.order_by_default(Order::ascending(InstanceField::TaskId));
     listing.test(InstanceField::TaskId, texts(params.text("task_id").map(str::to_owned)));
-    listing.test(InstanceField::MapIndex, texts(index.map(|index| index.to_string())));
+    listing.test(InstanceField::MapIndex, texts(index.map(|position| position.stored().to_string())));
     listing.test(InstanceField::TryNumber, texts(params.whole("try_number")?.map(|number| number.to_string())));
     listing.filter = InstanceFilter { dag_id: Some(key.dag_id), run_id: Some(key.run_id), ..InstanceFilter::default() };
     let page = instances::list(&*client, listing).await?;
     let view = |instance: &instances::Instance| {
+        let (region_id, region_index) = regions::of_instance(&instance.key);
         json!({
             "id": instance_id(&instance.key, instance.try_number), "dag_id": instance.key.run.dag_id,
             "dag_run_id": instance.key.run.run_id, "task_id": instance.key.task_id,
-            "task_display_name": instance.key.task_id, "region_id": regions::OUTSIDE,
-            "region_index": instance.key.map_index, "map_index": instance.key.map_index,
+            "task_display_name": instance.key.task_id, "region_id": region_id,
+            "region_index": region_index, "map_index": instance.key.position.map_index(),
             "try_number": instance.try_number, "state": instance.state.map(|state| state.to_string()),
             "start_date": optional_stamp(instance.start_date), "end_date": optional_stamp(instance.end_date),
             "duration": duration(instance.start_date, instance.end_date),

@@ -2,7 +2,7 @@
 
 use super::structure::{not_found, parse_part, setup_or_teardown};
 use super::tree::{Node, tree};
-use crate::api::instance::instance_views::instance_id;
+use crate::api::instance::instance_views::{instance_id, loop_iteration};
 use crate::api::prelude::*;
 use crate::api::regions;
 use crate::api::views::{optional_stamp, stamp, version};
@@ -305,9 +305,11 @@ pub async fn gantt(State(state): Shared, Segments((dag_id, run_id)): Segments<Ru
     let bars_json: Vec<Value> = bars
         .iter()
         .map(|bar| {
+            let instance = InstanceKey::new(key.clone(), &bar.task_id, bar.position);
+            let (region_id, region_index) = regions::of_instance(&instance);
             json!({
-                "id": instance_id(&InstanceKey::new(key.clone(), &bar.task_id, NOT_MAPPED), bar.try_number),
-                "region_id": regions::OUTSIDE, "region_index": NOT_MAPPED, "loop_iteration": null, "map_index": NOT_MAPPED,
+                "id": instance_id(&instance, bar.try_number), "region_id": region_id, "region_index": region_index,
+                "loop_iteration": loop_iteration(bar.loop_id.clone(), bar.position), "map_index": NOT_MAPPED,
                 "task_id": bar.task_id, "task_display_name": bar.task_id, "try_number": bar.try_number, "state": bar.state,
                 "scheduled_dttm": optional_stamp(bar.scheduled_at.or(bar.queued_at)),
                 "queued_dttm": optional_stamp(bar.queued_at), "start_date": optional_stamp(bar.start_date),

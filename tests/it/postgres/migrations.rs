@@ -179,6 +179,13 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
         "SELECT is_paused, is_draining, events FROM dag JOIN asset_queue USING (dag_id) WHERE dag_id = 'd'",
         "f|t|{1,2}",
     ),
+    (
+        20,
+        "INSERT INTO task_instance (dag_id, run_id, task_id, map_index) SELECT dag_id, run_id, 'looped', -2147483648 FROM dag_run;
+         UPDATE task_try SET loop_stops = true",
+        "SELECT count(*) FROM task_instance WHERE map_index < -1",
+        "1",
+    ),
 ];
 
 /// Migrates the schema to `version`, without data.

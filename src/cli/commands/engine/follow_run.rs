@@ -3,6 +3,7 @@
 use super::run_view::{InstanceView, RunView, WaitingView};
 use crate::context::Context;
 use crate::error::Error;
+use leoflow_engine::model::keys::Position;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ pub async fn follow(context: &Context<'_>, dag_id: &str, run_id: &str) -> Result
 #[derive(Default)]
 struct Changes {
     /// State and try of each instance, by task and map index.
-    states: HashMap<(String, i32), (Option<String>, i32)>,
+    states: HashMap<(String, Position), (Option<String>, i32)>,
     waiting: Vec<String>,
     has_printed_pause: bool,
     has_printed: bool,
@@ -101,7 +102,7 @@ impl Changes {
         let mut changed = Vec::new();
         for task_instance in &run.task_instances {
             let now = (task_instance.state.clone(), task_instance.try_number);
-            let key = (task_instance.task_id.clone(), task_instance.map_index);
+            let key = (task_instance.task_id.clone(), task_instance.position);
             let before = self.states.insert(key, now.clone());
             let has_changed = before.map_or(now.0.is_some(), |before| before != now);
             if has_changed && !matches!(now.0.as_deref(), None | Some("scheduled" | "queued")) {

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use leoflow_base::sys::blocking;
 use leoflow_engine::model::dag::Structure;
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::model::length::Length;
 use leoflow_engine::model::state::TaskState;
 use leoflow_engine::planner::graph::Graph;
@@ -114,7 +115,11 @@ fn next_transitions(graph: &Graph, question: Next) -> Value {
         dates: None,
         deadline: None,
         marked: None,
-        lengths: question.lengths.into_iter().map(|(task, length)| (task, Returned::Elements(length))).collect(),
+        lengths: question
+            .lengths
+            .into_iter()
+            .filter_map(|(task, length)| Some((graph.task_index(&task)?, Returned::Elements(length))))
+            .collect(),
         decisions,
         held_by_past: HashSet::new(),
         instances: question.instances.into_iter().map(|input| instance(graph, input, now)).collect(),
@@ -157,7 +162,7 @@ fn instance(graph: &Graph, input: InstanceInput, now: Timestamp) -> Instance {
     Instance {
         task_index: graph.task_index(&input.task_id),
         task_id: input.task_id,
-        map_index: input.map_index,
+        position: Position::mapped(input.map_index),
         state,
         try_number: input.try_number,
         max_tries: input.max_tries,
@@ -167,6 +172,7 @@ fn instance(graph: &Graph, input: InstanceInput, now: Timestamp) -> Instance {
             outcome: outcome(&ended),
             at: now,
             skips: ended.skips,
+            loop_stops: None,
             has_asset_events: false,
         }),
     }

@@ -102,10 +102,10 @@ pub enum TaskAction {
 pub async fn task(context: &Context<'_>, args: &TestTask, action: TaskAction) -> Result<u8, Error> {
     let TestTask { dag_id, task_id, date, map_index, source, logical_date, pdb } = args;
     let date = logical_date.as_deref().or(date.as_deref());
-    let (task_id, map_index) = task_names::instance_name(task_id, *map_index)?;
+    let (task_id, position) = task_names::instance_name(task_id, *map_index)?;
     let mut prepared = Prepared::new(context, dag_id, source, date, *pdb).await?;
     prepared.options["task_id"] = task_id.into();
-    prepared.options["map_index"] = map_index.into();
+    prepared.options["map_index"] = position.map_index().into();
     prepared.options["render"] = (action == TaskAction::Render).into();
     prepared.run(context, dag_id)
 }

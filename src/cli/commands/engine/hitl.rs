@@ -82,7 +82,7 @@ async fn list(context: &Context<'_>, api: &Api<'_>, dag_id: Option<&str>, all: b
 
 async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Result<u8, Error> {
     let run_path = run_path(&args.run.dag_id, &resolve_run(api, &args.run).await?);
-    let (task_id, map_index) = task_names::instance_name(&args.task_id, None)?;
+    let (task_id, position) = task_names::instance_name(&args.task_id, None)?;
     let mut params = Map::new();
     for assignment in &args.params {
         let (name, value) = assignment.split_once('=').ok_or_else(|| {
@@ -92,7 +92,7 @@ async fn respond(context: &Context<'_>, api: &Api<'_>, args: &HitlRespond) -> Re
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
         params.insert(name.to_owned(), value);
     }
-    let path = format!("{run_path}/taskInstances/{}/{map_index}/hitlDetails", encode(task_id));
+    let path = format!("{run_path}/taskInstances/{}/{}/hitlDetails", encode(task_id), position.stored());
     let body = json!({"chosen_options": args.options, "params_input": params});
     let answered: Value = api.patch(&path, &body).await?;
     context.printer.show(&answered, |printer| {

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::terminal::printer::Printer;
 use jiff::Timestamp;
 use leoflow_base::sys::shell;
+use leoflow_engine::model::keys::Position;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -51,14 +52,15 @@ pub struct CallbackFailure {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct FailedTry {
     pub task_id: String,
-    pub map_index: i32,
+    #[serde(flatten)]
+    pub position: Position,
     pub try_number: i32,
 }
 
 impl CallbackFailure {
     fn line(&self) -> String {
-        let of_try = |FailedTry { task_id, map_index, try_number }: &FailedTry| {
-            format!(" of {}, try {try_number}", task_names::display_name(task_id, *map_index))
+        let of_try = |FailedTry { task_id, position, try_number }: &FailedTry| {
+            format!(" of {task_id}{position}, try {try_number}")
         };
         let of_try = self.of_try.as_ref().map(of_try).unwrap_or_default();
         let subject = match self.callback.as_deref() {
@@ -93,7 +95,8 @@ impl WaitingView {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 pub struct InstanceView {
     pub task_id: String,
-    pub map_index: i32,
+    #[serde(flatten)]
+    pub position: Position,
     pub state: Option<String>,
     pub try_number: i32,
     #[serde(skip_serializing)]
@@ -174,9 +177,9 @@ impl RunView {
 }
 
 impl InstanceView {
-    /// The instance's name as printed and typed: `work` or `work[7]`.
+    /// The instance's name as printed and typed: `work`, `work[7]` or, in the iteration 2 of a loop, `work@2`.
     pub fn name(&self) -> String {
-        task_names::display_name(&self.task_id, self.map_index)
+        format!("{}{}", self.task_id, self.position)
     }
 
     fn row(&self, printer: &Printer) -> [String; 5] {
@@ -292,11 +295,11 @@ fn no_runs(dag_id: &str, is_paused: bool) -> Error {
 
 /// Finds a task instance by name. If a mapped task has no such instance, the error's hint names an existing instance.
 pub fn instance<'a>(run: &'a RunView, name: &str, map_index: Option<i32>) -> Result<&'a InstanceView, Error> {
-    let (task_id, map_index) = task_names::instance_name(name, map_index)?;
+    let (task_id, position) = task_names::instance_name(name, map_index)?;
     let mut instances = run.task_instances.iter().filter(|task_instance| task_instance.task_id == task_id);
-    instances.clone().find(|task_instance| task_instance.map_index == map_index).ok_or_else(|| {
-        let base = match instances.find(|task_instance| task_instance.map_index >= 0) {
-            Some(mapped) => Error::failed(format!("{task_id} is a mapped task: specify one of its instances"))
+    instances.clone().find(|task_instance| task_instance.position == position).ok_or_else(|| {
+        let base = match instances.find(|task_instance| task_instance.position != Position::ONLY) {
+            Some(mapped) => Error::failed(format!("{task_id} has several instances: specify one of them"))
                 .hint(format!("for example '{}'", mapped.name())),
             None => Error::failed(format!("this run has no task {name}")),
         };

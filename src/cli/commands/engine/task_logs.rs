@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::terminal::tail::Tail;
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use leoflow_base::protocol::task_log::{self, Line, Stream, TryName};
+use leoflow_base::protocol::task_log::{Line, Stream};
 use leoflow_base::sys::fs::watch::FolderWatch;
+use leoflow_engine::model::keys::{InstanceKey, RunKey, TryKey};
 use serde_json::json;
 use std::time::Duration;
 
@@ -60,16 +61,9 @@ pub async fn run(context: &Context<'_>, args: &TaskLogs) -> Result<u8, Error> {
             context.printer.note(format!("{} has not run yet; its state is {state}", instance.name()));
             return Ok(0);
         }
-        let path = task_log::path(
-            &context.home,
-            TryName {
-                dag_id: &args.run.dag_id,
-                run_id: &run_id,
-                task_id: &instance.task_id,
-                map_index: instance.map_index,
-                try_number: number,
-            },
-        );
+        let run = RunKey { dag_id: args.run.dag_id.clone(), run_id: run_id.clone() };
+        let key = InstanceKey::new(run, &instance.task_id, instance.position);
+        let path = TryKey { instance: key, try_number: number }.log_path(&context.home);
         // Each try has its own file.
         let tail = match &mut tail {
             Some((last_number, tail)) if *last_number == number => tail,

@@ -1,38 +1,39 @@
-//! Names of task instances as printed and typed: `work`, or `work[7]` for one instance of a mapped task.
+//! Names of task instances as printed and typed: `work`, `work[7]` for one instance of a mapped task, and `work@2` or
+//! `work[7]@2` in the iteration 2 of a loop.
 
 use crate::error::Error;
+use leoflow_engine::model::keys::{NOT_MAPPED, Position};
+use serde::Deserialize;
 use serde_json::Value;
-
-/// Formats an instance's name; a task that is not mapped has index -1.
-pub fn display_name(task_id: &str, map_index: i32) -> String {
-    if map_index < 0 { task_id.to_owned() } else { format!("{task_id}[{map_index}]") }
-}
 
 /// The name of a task instance in a response of the API.
 pub fn name_of(task_instance: &Value) -> String {
-    let map_index = task_instance["map_index"].as_i64().and_then(|index| i32::try_from(index).ok()).unwrap_or(-1);
-    display_name(task_instance["task_id"].as_str().unwrap_or_default(), map_index)
+    let position = Position::deserialize(task_instance).unwrap_or(Position::ONLY);
+    format!("{}{position}", task_instance["task_id"].as_str().unwrap_or_default())
 }
 
-/// Splits a name into the task's id and its map index; `None` without an index.
-pub fn split(name: &str) -> (&str, Option<i32>) {
-    let name_and_index = name.strip_suffix(']').and_then(|text| text.rsplit_once('['));
-    match name_and_index
-        .and_then(|(task_id, index)| Some((task_id, index.parse::<i32>().ok().filter(|index| *index >= 0)?)))
-    {
-        Some((task_id, index)) => (task_id, Some(index)),
+/// Splits a name into the task's id and its position; `None` without an index and an iteration.
+pub fn split(name: &str) -> (&str, Option<Position>) {
+    let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number >= 0);
+    let in_loop = name.rsplit_once('@').and_then(|(rest, iteration)| Some((rest, number(iteration)?)));
+    let (rest, iteration) = in_loop.map_or((name, None), |(rest, iteration)| (rest, Some(iteration)));
+    let mapped = rest.strip_suffix(']').and_then(|text| text.rsplit_once('['));
+    match mapped.and_then(|(task_id, index)| Some((task_id, number(index)?))) {
+        Some((task_id, index)) => (task_id, Some(Position::new(iteration, index))),
+        None if iteration.is_some() => (rest, Some(Position::new(iteration, NOT_MAPPED))),
         None => (name, None),
     }
 }
 
-/// Combines a name with `--map-index`, which must not contradict it. Returns -1 when neither has an index.
-pub fn instance_name(name: &str, option: Option<i32>) -> Result<(&str, i32), Error> {
+/// Combines a name with `--map-index`, which must not contradict it.
+pub fn instance_name(name: &str, option: Option<i32>) -> Result<(&str, Position), Error> {
     match (split(name), option) {
-        ((_, Some(in_name)), Some(option_value)) if in_name != option_value => {
+        ((_, Some(in_name)), Some(option_value)) if ![option_value, NOT_MAPPED].contains(&in_name.map_index()) => {
             Err(Error::usage(format!("{name} and --map-index {option_value} are different instances"))
                 .hint("use one of them: `work[7]`, or --map-index 7"))
         }
-        ((task_id, in_name), option_value) => Ok((task_id, in_name.or(option_value).unwrap_or(-1))),
+        ((task_id, position), None) => Ok((task_id, position.unwrap_or(Position::ONLY))),
+        ((task_id, position), Some(index)) => Ok((task_id, position.unwrap_or(Position::ONLY).with_map_index(index))),
     }
 }
 
@@ -42,13 +43,17 @@ mod tests {
 
     #[test]
     fn printed_names_parse_back() {
-        for (task_id, index) in [("work", -1), ("work", 0), ("group.work-1", 12)] {
-            let name = display_name(task_id, index);
-            assert_eq!(instance_name(&name, None).unwrap(), (task_id, index), "{name}");
+        let in_loop = Position::in_loop;
+        let positions = [Position::ONLY, Position::mapped(0), Position::mapped(12), in_loop(2, -1), in_loop(0, 7)];
+        for (task_id, position) in ["work", "group.work-1", "a", "b", "c"].into_iter().zip(positions) {
+            let name = format!("{task_id}{position}");
+            assert_eq!(instance_name(&name, None).unwrap(), (task_id, position), "{name}");
         }
         assert_eq!(split("work[x]"), ("work[x]", None));
-        assert_eq!(instance_name("work", Some(3)).unwrap(), ("work", 3));
-        assert_eq!(instance_name("work[3]", Some(3)).unwrap(), ("work", 3));
+        assert_eq!(split("work[1]@x"), ("work[1]@x", None));
+        assert_eq!(instance_name("work", Some(3)).unwrap(), ("work", Position::mapped(3)));
+        assert_eq!(instance_name("work[3]", Some(3)).unwrap(), ("work", Position::mapped(3)));
+        assert_eq!(instance_name("work@1", Some(3)).unwrap(), ("work", in_loop(1, 3)));
         assert!(instance_name("work[3]", Some(4)).is_err());
     }
 }

@@ -16,6 +16,7 @@ use crate::terminal::printer::counted;
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use jiff::Timestamp;
+use leoflow_engine::model::keys::Position;
 use leoflow_lifecycle::operation::DryRun;
 use serde_json::{Value, json};
 
@@ -135,7 +136,8 @@ async fn state(context: &Context<'_>, run: &RunArgs, name: &str) -> Result<u8, E
 async fn state_of(context: &Context<'_>, run: &RunArgs, name: &str) -> Result<u8, Error> {
     let api = context.api();
     let run = RunView::get(&api, &run.dag_id, &resolve_run(&api, run).await?).await?;
-    let InstanceView { task_id, map_index, state, .. } = instance(&run, name, None)?;
+    let InstanceView { task_id, position, state, .. } = instance(&run, name, None)?;
+    let map_index = position.map_index();
     context.printer.show(&json!({"task_id": task_id, "map_index": map_index, "state": state}), |printer| {
         printer.line(state.as_deref().unwrap_or("none"));
     })
@@ -220,8 +222,8 @@ async fn tasks_to_clear(api: &Api<'_>, args: &ClearTasks) -> Result<Option<Vec<V
     let mut tasks = Vec::new();
     for name in &args.task_ids {
         tasks.push(match task_names::instance_name(name, args.map_index)? {
-            (task_id, -1) => json!(task_id),
-            (task_id, index) => json!([task_id, index]),
+            (task_id, Position::ONLY) => json!(task_id),
+            (task_id, position) => json!([task_id, position.stored()]),
         });
     }
     let Some(expression) = &args.task_regex else { return Ok((!tasks.is_empty()).then_some(tasks)) };

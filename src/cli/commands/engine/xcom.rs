@@ -58,8 +58,8 @@ fn entries_path(dag_id: &str, run_id: &str, task_id: &str) -> String {
 async fn list(context: &Context<'_>, run: &RunArgs, task_id: Option<&str>) -> Result<u8, Error> {
     let (api, dag_id) = (context.api(), &run.dag_id);
     let run_id = resolve_run(&api, run).await?;
-    let (task, map_index) = task_id.map_or(("~", None), task_names::split);
-    let index_filter = map_index.map(|map_index| format!("&map_index={map_index}")).unwrap_or_default();
+    let (task, position) = task_id.map_or(("~", None), task_names::split);
+    let index_filter = position.map(|position| format!("&map_index={}", position.stored())).unwrap_or_default();
     let entries = api.all(&entries_path(dag_id, &run_id, task), &index_filter, "xcom_entries").await?;
     let shape =
         |entry: &Value| json!({"task_id": entry["task_id"], "map_index": entry["map_index"], "key": entry["key"]});
@@ -85,15 +85,15 @@ async fn get(
 ) -> Result<u8, Error> {
     let (api, dag_id) = (context.api(), &run.dag_id);
     let run_id = resolve_run(&api, run).await?;
-    let (task_id, map_index) = task_names::instance_name(task_name, map_index)?;
-    let path = format!("{}/{}?map_index={map_index}", entries_path(dag_id, &run_id, task_id), encode(key));
+    let (task_id, position) = task_names::instance_name(task_name, map_index)?;
+    let path = format!("{}/{}?map_index={}", entries_path(dag_id, &run_id, task_id), encode(key), position.stored());
     let entry: Value = match api.get(&path).await {
         Ok(entry) => entry,
         Err(error) if error.is_transient => return Err(error),
         Err(error) => {
             // A misspelt run or task has a clearer error of its own.
             let run = RunView::get(&api, dag_id, &run_id).await?;
-            run_view::instance(&run, task_id, (map_index >= 0).then_some(map_index))?;
+            run_view::instance(&run, &format!("{task_id}{position}"), None)?;
             return Err(missing(error, dag_id, &run_id));
         }
     };

@@ -1,6 +1,6 @@
 //! Assets and their events, for display and for tasks.
 
-use crate::model::keys::RunKey;
+use crate::model::keys::{Position, RunKey};
 use crate::schedule::asset_condition::Reference;
 use crate::store::Result;
 use crate::store::list::conditions::Conditions;
@@ -65,7 +65,7 @@ from_row! {
         pub source_dag_id: Option<String>,
         pub source_task_id: Option<String>,
         pub source_run_id: Option<String>,
-        pub source_map_index: i32,
+        pub source_position: Position = "source_map_index",
         pub aliases: Vec<String>,
         pub partition_key: Option<String>,
         /// The runs triggered by the event, with Airflow's field names.

@@ -2,7 +2,7 @@
 
 use super::partitions::{self, WAITS_FOR_PARTITIONS};
 use crate::model::dag::Structure;
-use crate::model::keys::{InstanceKey, NOT_MAPPED, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, Position, RunKey, TryKey};
 use crate::schedule::asset_condition::{self, Reference, Updated};
 use crate::schedule::timetable::Partition;
 use crate::store::Result;
@@ -141,15 +141,15 @@ pub async fn add_event(
 ) -> Result<i64> {
     let run = source.map(|source| &source.run);
     let (dag_id, run_id) = run.map(|run| (run.dag_id.as_str(), run.run_id.as_str())).unzip();
-    let (task_id, map_index) =
-        source.map_or((None, NOT_MAPPED), |source| (Some(source.task_id.as_str()), source.map_index));
+    let (task_id, position) =
+        source.map_or((None, Position::ONLY), |source| (Some(source.task_id.as_str()), source.position));
     let query = "
         INSERT INTO asset_event (asset_id, extra, source_dag_id, source_run_id, source_task_id, source_map_index, aliases,
                                  partition_key)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id";
     let key = partition.map(|partition| &partition.key);
     let parameters: [&(dyn ToSql + Sync); 8] =
-        [&asset, &Json(extra), &dag_id, &run_id, &task_id, &map_index, &aliases, &key];
+        [&asset, &Json(extra), &dag_id, &run_id, &task_id, &position, &aliases, &key];
     let event = fetch_one(transaction, query, &parameters).await?;
     // As in Airflow, paused DAGs do not receive events; an event with a partition goes only to DAGs that wait for
     // partitions.

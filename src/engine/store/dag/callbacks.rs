@@ -1,7 +1,7 @@
 //! The queue of DAG-level callbacks: code of a DAG file that is called when a run has ended, and listeners of plugins,
 //! which are also called when it has started. It also has the failed tries that owe the callbacks of their tasks.
 
-use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, Position, RunKey, TryKey};
 use crate::model::state::RunState;
 use crate::planner::retry;
 use crate::planner::snapshot::Reason;
@@ -23,9 +23,9 @@ pub async fn add(
     transaction: &Transaction<'_>,
     run: &RunKey,
     (state, reason): (RunState, Reason),
-    unfinished: Option<Vec<(&str, i32)>>,
+    unfinished: Option<Vec<(&str, Position)>>,
 ) -> Result<()> {
-    let (task_ids, map_indexes): (Option<Vec<&str>>, Option<Vec<i32>>) =
+    let (task_ids, positions): (Option<Vec<&str>>, Option<Vec<Position>>) =
         unfinished.map(|names| names.into_iter().unzip()).unzip();
     let query = "
         INSERT INTO dag_callback (dag_id, run_id, state, reason, task_id, map_index)
@@ -40,7 +40,7 @@ pub async fn add(
                      DESC NULLS LAST, task_id
             LIMIT 1) ti ON true";
     let (state, reason) = (state.as_str(), reason.as_str());
-    transaction.execute(query, &[&run.dag_id, &run.run_id, &state, &reason, &task_ids, &map_indexes]).await?;
+    transaction.execute(query, &[&run.dag_id, &run.run_id, &state, &reason, &task_ids, &positions]).await?;
     events::notify(transaction, &Event::Callback).await
 }
 
@@ -133,6 +133,7 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     let number = |name: &str| row.get::<_, Option<i32>>(name);
     let time = |name: &str| row.get::<_, Option<Timestamp>>(name);
     let run = RunKey::from_row(&row)?;
+    let position: Position = row.get("map_index");
     let (reason, task_id): (String, Option<String>) = (row.get("reason"), row.get("task_id"));
     // A run whose start is announced may have ended since. Names are not parsed: the row is already deleted, so an
     // error would lose the callback.
@@ -142,7 +143,7 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     };
     let spec = json!({
         "dag_id": run.dag_id, "run_id": run.run_id, "state": state,
-        "reason": reason, "task_id": task_id, "map_index": number("map_index"), "try_number": number("try_number"),
+        "reason": reason, "task_id": task_id, "map_index": position.map_index(), "iteration": position.iteration(), "try_number": number("try_number"),
         "max_tries": number("max_tries"), "run_type": text("run_type"), "conf": row.get::<_, Value>("conf"),
         "logical_date": time("logical_date"), "data_interval_start": time("data_interval_start"),
         "data_interval_end": time("data_interval_end"), "run_after": time("run_after"),
@@ -152,7 +153,7 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         "error": text("outcome"), "try_start_date": time("try_start_date"), "try_end_date": time("try_end_date"),
         "partition_key": text("partition_key"), "partition_date": time("partition_date"),
     });
-    let instance = InstanceKey::new(run, task_id.as_deref().unwrap_or_default(), row.get("map_index"));
+    let instance = InstanceKey::new(run, task_id.as_deref().unwrap_or_default(), position);
     let key = TryKey { instance, try_number: row.get("try_number") };
     let subject = if number("ended_try").is_some() { Subject::Try } else { Subject::Run };
     Ok(Some(Callback { key, subject, version_id: row.get("dag_version_id"), spec }))

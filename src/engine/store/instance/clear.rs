@@ -2,8 +2,8 @@
 
 use super::planner_input;
 use super::relatives::{InstanceSet, Relation, Relatives};
-use crate::model::dag::Task;
-use crate::model::keys::{InstanceKey, RunKey};
+use crate::model::dag::{Structure, Task};
+use crate::model::keys::{InstanceKey, Position, RunKey};
 use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::store::dag::dags;
@@ -21,8 +21,8 @@ use std::collections::HashMap;
 /// Selects the task instances of a run to clear.
 #[derive(Debug, Default)]
 pub struct Selection {
-    /// Task ids, with a map index to select a single instance; empty selects all.
-    pub tasks: Vec<(String, Option<i32>)>,
+    /// Task ids, with a position to select a single instance; empty selects all.
+    pub tasks: Vec<(String, Option<Position>)>,
     /// Also selects all upstream instances.
     pub upstream: bool,
     /// Also selects all downstream instances.
@@ -34,6 +34,8 @@ pub struct Selection {
     pub except: Vec<String>,
     /// True to leave a finished run finished instead of requeueing it.
     pub leaves_run: bool,
+    /// True to keep the later iterations of a loop whose gate is cleared, so that the gate decides nothing.
+    pub keeps_later_iterations: bool,
 }
 
 impl Selection {
@@ -67,9 +69,10 @@ impl<'a> Clearing<'a> {
     pub async fn select(&mut self, client: &impl GenericClient, key: &RunKey) -> Result<Vec<InstanceKey>> {
         let run = runs::get(client, key, ReadFor::Reading).await?;
         let version = self.versions.of_run(client, run.version_id).await?;
-        let graph = &version.graph;
-        let has_single_instance =
-            self.selection.tasks.iter().any(|(_, map_index)| map_index.is_some_and(|map_index| map_index >= 0));
+        let unrolled = planner_input::unroll(client, key, &version.graph).await?;
+        let graph = unrolled.as_ref().unwrap_or(&version.graph);
+        let is_mapped = |position: &Option<Position>| position.is_some_and(|position| position.map_index() >= 0);
+        let has_single_instance = self.selection.tasks.iter().any(|(_, position)| is_mapped(position));
         let lengths = if has_single_instance && (self.selection.upstream || self.selection.downstream) {
             planner_input::lengths(client, key, graph).await?
         } else {
@@ -80,12 +83,21 @@ impl<'a> Clearing<'a> {
             SELECT task_id, map_index, state FROM task_instance
             WHERE dag_id = $1 AND run_id = $2 ORDER BY task_id, map_index";
         let mut selected = Vec::new();
-        for (task_id, map_index, state) in
+        for (task_id, position, state) in
             fetch_all::<(String, _, _)>(client, query, &[&key.dag_id, &key.run_id]).await?
         {
-            if self.is_selected(graph, &chosen, &task_id, map_index, state) {
-                selected.push(InstanceKey { run: key.clone(), task_id, map_index });
+            if self.is_selected(graph, &chosen, &task_id, position, state) {
+                selected.push(InstanceKey { run: key.clone(), task_id, position });
             }
+        }
+        if !self.selection.keeps_later_iterations {
+            let cuts = cuts(&graph.structure, &selected);
+            let is_kept = |instance: &InstanceKey| {
+                let loop_group = graph.task_index(&instance.task_id).and_then(|task_index| graph.loop_of(task_index));
+                let cut = loop_group.and_then(|group| cuts.get(&group));
+                cut.is_none_or(|cut| instance.position.iteration() <= Some(*cut))
+            };
+            selected.retain(is_kept);
         }
         Ok(selected)
     }
@@ -95,19 +107,23 @@ impl<'a> Clearing<'a> {
         graph: &Graph,
         chosen: &InstanceSet,
         task_id: &str,
-        map_index: i32,
+        position: Position,
         state: Option<TaskState>,
     ) -> bool {
         let selection = self.selection;
-        let is_chosen = match graph.task_index(task_id) {
+        let task_index = graph.index_in(task_id, position.iteration());
+        let is_chosen = match task_index {
             _ if selection.tasks.is_empty() => true,
-            Some(task_index) => chosen.contains(task_index, map_index),
+            Some(task_index) => chosen.contains(task_index, position.map_index()),
             // The version does not have the task, so the task is selected only by its id.
             None => {
-                selection.tasks.iter().any(|(id, index)| id == task_id && index.is_none_or(|index| index == map_index))
+                let is_named = |(id, named): &(String, Option<Position>)| {
+                    id == task_id && named.is_none_or(|named| named == position)
+                };
+                selection.tasks.iter().any(is_named)
             }
         };
-        let is_task_gone = state == Some(TaskState::Removed) && graph.task_index(task_id).is_none();
+        let is_task_gone = state == Some(TaskState::Removed) && task_index.is_none();
         is_chosen
             && !is_task_gone
             && selection.includes_state(state)
@@ -126,6 +142,12 @@ impl<'a> Clearing<'a> {
             let tasks: HashMap<&str, &Task> =
                 version.structure.tasks.iter().map(|task| (task.task_id.as_str(), task)).collect();
             instance::clear(transaction, chosen, &tasks).await?;
+            if !self.selection.keeps_later_iterations {
+                for (group, last) in cuts(&version.structure, chosen) {
+                    let tasks = version.structure.tasks_of_group(&version.structure.groups[group].group_id);
+                    instance::remove_iterations(transaction, key, &tasks, last + 1).await?;
+                }
+            }
         }
         let is_teardown = |id: &str| version.structure.tasks.iter().any(|task| task.task_id == id && task.is_teardown);
         if chosen.iter().all(|instance| is_teardown(&instance.task_id)) {
@@ -140,11 +162,21 @@ impl<'a> Clearing<'a> {
     }
 }
 
+/// The last iterations that stay when these instances are cleared, by the index of the loop's group: the gate of a loop
+/// decides again whether the loop continues.
+fn cuts(structure: &Structure, cleared: &[InstanceKey]) -> HashMap<usize, i32> {
+    let first_of_gate = |gate: &str| {
+        cleared.iter().filter(|instance| instance.task_id == gate).filter_map(|gate| gate.position.iteration()).min()
+    };
+    let groups = structure.groups.iter().enumerate();
+    groups.filter_map(|(index, group)| Some((index, first_of_gate(&group.repeats.as_ref()?.gate)?))).collect()
+}
+
 /// Returns the named instances, the requested upstream and downstream instances, and the setups and teardowns that all
 /// of these need. As in Airflow, with both directions the instances downstream of upstream instances are included.
 fn with_relatives(selection: &Selection, relatives: &Relatives<'_>) -> InstanceSet {
     let mut chosen =
-        InstanceSet::named(relatives.graph, selection.tasks.iter().map(|(id, map_index)| (id.as_str(), *map_index)));
+        InstanceSet::named(relatives.graph, selection.tasks.iter().map(|(id, position)| (id.as_str(), *position)));
     if selection.upstream {
         chosen.extend(relatives.related_to(&chosen, Relation::Upstream));
     }
@@ -207,11 +239,10 @@ pub async fn add_new_tasks(transaction: &Transaction<'_>, key: &RunKey) -> Resul
 /// gives those that have not begun the version's pools and priorities.
 async fn take_version(transaction: &Transaction<'_>, run: &runs::Run, version: &RunVersion) -> Result<()> {
     let key = &run.key;
-    let ids: Vec<&str> = version.structure.tasks.iter().map(|task| task.task_id.as_str()).collect();
     let set_version = "UPDATE dag_run SET dag_version_id = $3 WHERE dag_id = $1 AND run_id = $2";
     transaction.execute(set_version, &[&key.dag_id, &key.run_id, &version.id]).await?;
-    instance::remove_others(transaction, key, &ids).await?;
-    instance::restore(transaction, key, &ids).await?;
+    instance::remove_others(transaction, key, &version.structure).await?;
+    instance::restore(transaction, key, &version.structure).await?;
     instance::take_slots(transaction, key, &version.structure).await?;
     let task_dates = TaskDates::of_run(run.logical_date, run.backfill_id);
     new_run::add_instances(transaction, key, &version.structure, task_dates).await

@@ -1,10 +1,10 @@
 //! Task instances of many runs, summarized by task, for the grid of the UI.
 
-use crate::model::keys::RunKey;
+use crate::model::keys::{Position, RunKey};
 use crate::model::state::TaskState;
 use crate::store::Result;
 use crate::store::dag::structures::VersionKey;
-use crate::store::instance_key::KEY;
+use crate::store::instance_key::{KEY, loop_id, map_index_of};
 use crate::store::rows::{fetch_all, from_row, get};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -110,28 +110,37 @@ from_row! {
     #[derive(Debug)]
     pub struct Bar {
         pub task_id: String,
+        pub position: Position = "map_index",
         pub try_number: i32,
         pub state: Option<String>,
         pub scheduled_at: Option<Timestamp>,
         pub queued_at: Option<Timestamp>,
         pub start_date: Option<Timestamp>,
         pub end_date: Option<Timestamp>,
+        /// The loop that contains the task.
+        pub loop_id: Option<String>,
     }
 }
 
 /// All tries of the unmapped tasks of a run, ordered by task and number. The current try is read from the instance,
 /// unless that is in `up_for_retry`: its last try has then ended and is read from `task_try`.
 pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>> {
+    let (of_instance, of_try) = (map_index_of("map_index"), map_index_of("t.map_index"));
     let query = format!(
         "
-        SELECT task_id, greatest(try_number, 0) AS try_number, state, scheduled_at, queued_at, start_date, end_date
-        FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND map_index = -1 AND state IS DISTINCT FROM 'up_for_retry'
-        UNION ALL
-        SELECT t.task_id, t.try_number, t.state, NULL, NULL, coalesce(t.first_start_date, t.start_date), t.end_date
-        FROM task_try t JOIN task_instance ti USING ({KEY})
-        WHERE t.dag_id = $1 AND t.run_id = $2 AND t.map_index = -1
-          AND (t.try_number < ti.try_number OR ti.state = 'up_for_retry')
-        ORDER BY task_id, try_number"
+        WITH bar AS (
+            SELECT task_id, map_index, greatest(try_number, 0) AS try_number, state, scheduled_at, queued_at, start_date, end_date
+            FROM task_instance
+            WHERE dag_id = $1 AND run_id = $2 AND {of_instance} = -1 AND state IS DISTINCT FROM 'up_for_retry'
+            UNION ALL
+            SELECT t.task_id, t.map_index, t.try_number, t.state, NULL, NULL, coalesce(t.first_start_date, t.start_date), t.end_date
+            FROM task_try t JOIN task_instance ti USING ({KEY})
+            WHERE t.dag_id = $1 AND t.run_id = $2 AND {of_try} = -1
+              AND (t.try_number < ti.try_number OR ti.state = 'up_for_retry'))
+        SELECT bar.*, {} AS loop_id FROM bar
+        JOIN dag_run r ON r.dag_id = $1 AND r.run_id = $2 LEFT JOIN dag_version v ON v.id = r.dag_version_id
+        ORDER BY task_id, map_index, try_number",
+        loop_id("bar")
     );
     fetch_all(client, &query, &[&run.dag_id, &run.run_id]).await
 }

@@ -4,7 +4,7 @@
 use crate::model::keys::{InstanceKey, RunKey, TryKey};
 use crate::model::state::{TaskState, TryState};
 use crate::store::dag::versions::{VERSION_NAME, VersionName};
-use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY};
+use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY, loop_id, map_index_of};
 use crate::store::list::field::{filter, list_fields};
 use crate::store::list::listing::{ListPage, Listing, Source};
 use crate::store::rows::{FromRow, execute, exists, fetch_all, fetch_optional, from_row, get as column};
@@ -41,6 +41,8 @@ from_row! {
         pub rendered_map_index: Option<String>,
         pub version: Option<VersionName> => VersionName::of_run,
         pub note: Option<String>,
+        /// The loop that contains the task.
+        pub loop_id: Option<String>,
     }
 }
 
@@ -49,7 +51,9 @@ static COLUMNS: LazyLock<String> = LazyLock::new(|| {
     format!(
         "ti.*, coalesce(f.rendered_fields, ti.rendered)::text AS rendered_text, r.logical_date, r.run_after, {VERSION_NAME},
          (SELECT pid FROM task_try t WHERE {same_try}) AS pid,
-         (SELECT outcome FROM task_try t WHERE {same_try}) AS outcome"
+         (SELECT outcome FROM task_try t WHERE {same_try}) AS outcome,
+         {} AS loop_id",
+        loop_id("ti")
     )
 });
 static RENDERED: LazyLock<String> =
@@ -135,20 +139,20 @@ pub async fn get(client: &impl GenericClient, key: &InstanceKey) -> Result<Insta
     instance.ok_or_else(|| StoreError::NotFound { what: "task instance", id: id() })
 }
 
-/// Gives the instances with map index -1 of these tasks the map index 0, once the length of the list is known. Deletes
-/// rows that an earlier try wrote with map index -1, because they no longer belong to any instance. The caller must
-/// have locked the run.
-pub(crate) async fn expand(transaction: &Transaction<'_>, key: &RunKey, tasks: &[&str]) -> Result<()> {
-    let delete = |table: &str| {
-        format!("DELETE FROM {table} WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1")
-    };
-    let set_index = "UPDATE task_instance SET map_index = 0
-                     WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND map_index = -1";
-    let [tries, xcoms, triggers, requests] = ["task_try", "xcom", "task_trigger", "hitl_detail"].map(delete);
-    for query in [&tries, &xcoms, &triggers, &requests, set_index] {
-        execute(transaction, query, &[&key.dag_id, &key.run_id, &tasks]).await?;
+/// Gives instances with map index -1 the map index 0, once the length of the list is known. Deletes rows that an earlier
+/// try wrote with map index -1, because they no longer belong to any instance. The caller must have locked the run.
+pub(crate) async fn expand(transaction: &Transaction<'_>, unmapped: &[InstanceKey]) -> Result<()> {
+    let keys = KeyColumns::new(unmapped);
+    for table in ["task_try", "xcom", "task_trigger", "hitl_detail"] {
+        let delete = format!("DELETE FROM {table} WHERE ({KEY}) IN (SELECT * FROM {})", INSTANCE.unnest(1));
+        execute(transaction, &delete, &keys.after(&[])).await?;
     }
-    Ok(())
+    // The next position, also in an iteration of a loop.
+    let set_index = format!(
+        "UPDATE task_instance SET map_index = map_index + 1 WHERE ({KEY}) IN (SELECT * FROM {})",
+        INSTANCE.unnest(1)
+    );
+    execute(transaction, &set_index, &keys.after(&[])).await
 }
 
 /// True if the try exists.
@@ -225,7 +229,7 @@ filter! {
         /// An empty list selects no instance.
         task_ids: Vec<String> = "ti.task_id = ANY ({})",
         /// Selects the expanded instances of this mapped task.
-        mapped_task_id: String = "ti.task_id = {} AND ti.map_index >= 0",
+        mapped_task_id: String = &format!("ti.task_id = {{}} AND {} >= 0", map_index_of("ti.map_index")),
         /// Selects the instances whose state changed after this time.
         changed_after: Timestamp = &format!("{UPDATED_AT} > {{}}"),
     }

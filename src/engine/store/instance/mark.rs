@@ -3,7 +3,7 @@
 use super::clear::{Clearing, Selection};
 use super::relatives::{InstanceSet, Relation, Relatives};
 use super::{instances, planner_input};
-use crate::model::keys::{InstanceKey, RunKey};
+use crate::model::keys::{InstanceKey, Position, RunKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::graph::Graph;
 use crate::store::dag::callbacks;
@@ -18,14 +18,13 @@ use crate::store::{ReadFor, Result, StoreError, notifications};
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
-use tokio_postgres::types::ToSql;
 
 /// Selects the task instances of a run, and related ones, that get a state.
 #[derive(Debug, Clone)]
 pub struct Marking {
     pub tasks: Vec<String>,
-    /// Selects only the instances with this map index.
-    pub map_index: Option<i32>,
+    /// Selects only the instances with this position.
+    pub position: Option<Position>,
     pub state: TaskState,
     pub upstream: bool,
     pub downstream: bool,
@@ -101,24 +100,24 @@ async fn of_run(
     marking: &Marking,
     graph: &Graph,
 ) -> Result<Vec<InstanceKey>> {
+    let unrolled = planner_input::unroll(client, run, graph).await?;
+    let graph = unrolled.as_ref().unwrap_or(graph);
     let relatives = relatives(client, run, marking, graph).await?;
-    let id = |task_index: &usize| graph.task(*task_index).task_id.as_str();
-    let whole_tasks: Vec<&str> = relatives.whole_tasks.iter().map(id).collect();
-    let (tasks, indexes): (Vec<&str>, Vec<i32>) =
-        relatives.single_instances.iter().map(|(task_index, map_index)| (id(task_index), *map_index)).unzip();
-    let query = format!(
-        "
-        SELECT {KEY} FROM task_instance
-        WHERE dag_id = $1 AND run_id = $2 AND state IS DISTINCT FROM $3
-          AND (task_id = ANY ($5) AND map_index = $6 OR state IS DISTINCT FROM 'removed'
-               AND (task_id = ANY ($4) OR task_id = ANY ($5) AND $6::integer IS NULL
-                    OR (task_id, map_index) IN (SELECT * FROM unnest($7::text[], $8::integer[]))))
-        ORDER BY {KEY}"
-    );
-    let state = marking.state.as_str();
-    let parameters: [&(dyn ToSql + Sync); 8] =
-        [&run.dag_id, &run.run_id, &state, &whole_tasks, &marking.tasks, &marking.map_index, &tasks, &indexes];
-    fetch_all(client, &query, &parameters).await
+    let query =
+        format!("SELECT task_id, map_index, state FROM task_instance WHERE dag_id = $1 AND run_id = $2 ORDER BY {KEY}");
+    let mut selected = Vec::new();
+    for (task_id, position, state) in
+        fetch_all::<(String, Position, Option<TaskState>)>(client, &query, &[&run.dag_id, &run.run_id]).await?
+    {
+        let exists = state != Some(TaskState::Removed);
+        let is_named = marking.tasks.contains(&task_id) && marking.position.map_or(exists, |marked| marked == position);
+        let index = graph.index_in(&task_id, position.iteration());
+        let is_related = exists && index.is_some_and(|index| relatives.contains(index, position.map_index()));
+        if state != Some(marking.state) && (is_named || is_related) {
+            selected.push(InstanceKey { run: run.clone(), task_id, position });
+        }
+    }
+    Ok(selected)
 }
 
 /// Returns the requested upstream and downstream instances; within a mapped group, those of the same copy. Downstream
@@ -129,7 +128,7 @@ async fn relatives(client: &impl GenericClient, run: &RunKey, marking: &Marking,
     }
     let lengths = planner_input::lengths(client, run, graph).await?;
     let relatives = Relatives { graph, lengths: &lengths };
-    let named = InstanceSet::named(graph, marking.tasks.iter().map(|id| (id.as_str(), marking.map_index)));
+    let named = InstanceSet::named(graph, marking.tasks.iter().map(|id| (id.as_str(), marking.position)));
     let mut related = InstanceSet::default();
     if marking.downstream {
         related = relatives.related_to(&named, Relation::Downstream);
@@ -145,7 +144,7 @@ async fn relatives(client: &impl GenericClient, run: &RunKey, marking: &Marking,
 /// Marks the instances, stops those that run, and clears failed downstream instances. Returns the marked instances.
 pub async fn mark(transaction: &Transaction<'_>, key: &RunKey, marking: &Marking) -> Result<Vec<InstanceKey>> {
     let failed_downstream = Selection {
-        tasks: marking.tasks.iter().map(|id| (id.clone(), marking.map_index)).collect(),
+        tasks: marking.tasks.iter().map(|id| (id.clone(), marking.position)).collect(),
         downstream: true,
         only_failed: true,
         except: marking.tasks.clone(),
@@ -237,16 +236,18 @@ async fn has_unfinished(client: &impl GenericClient, key: &RunKey) -> Result<boo
 
 /// Deletes an instance with its tries, XComs and stored state.
 pub async fn delete_instance(transaction: &Transaction<'_>, key: &InstanceKey) -> Result<()> {
-    let InstanceKey { run, task_id, map_index } = key;
+    let InstanceKey { run, task_id, position } = key;
     runs::get(transaction, run, ReadFor::Update).await?;
     instances::lock(transaction, std::slice::from_ref(key)).await?;
     // A process that still runs could write to a new instance with the same key.
     let running = format!("SELECT FROM task_try WHERE {} AND state = 'running'", INSTANCE.is("task_try", 1));
     if exists(transaction, &running, &key.after(&[])).await? {
         return Err(StoreError::Busy(format!(
-            "The Task Instance with dag_id: `{}`, run_id: `{}`, task_id: `{task_id}` and map_index: `{map_index}` cannot \
+            "The Task Instance with dag_id: `{}`, run_id: `{}`, task_id: `{task_id}` and map_index: `{}` cannot \
              be deleted while it is running; set its state first",
-            run.dag_id, run.run_id
+            run.dag_id,
+            run.run_id,
+            position.map_index()
         )));
     }
     for table in ["task_state", "task_instance"] {

@@ -1,5 +1,6 @@
 //! Upstream and downstream task instances in a run; within a mapped group, those of the same copy. Pure.
 
+use crate::model::keys::Position;
 use crate::planner::graph::Graph;
 use crate::planner::relevant_instances::{Relevant, relevant_instances};
 use crate::planner::snapshot::Returned;
@@ -21,19 +22,20 @@ pub struct InstanceSet {
 /// Finds related instances in a run. `lengths` are the lengths of the lists that the run's tasks have returned.
 pub struct Relatives<'a> {
     pub graph: &'a Graph,
-    pub lengths: &'a HashMap<String, Returned>,
+    pub lengths: &'a HashMap<usize, Returned>,
 }
 
 impl InstanceSet {
-    /// The set of the named instances; a task id without a map index names all instances. Leaves out tasks that are not
+    /// The set of the named instances; a task id without a position names all instances. Leaves out tasks that are not
     /// in the graph.
-    pub fn named<'a>(graph: &Graph, tasks: impl Iterator<Item = (&'a str, Option<i32>)>) -> Self {
+    pub fn named<'a>(graph: &Graph, tasks: impl Iterator<Item = (&'a str, Option<Position>)>) -> Self {
         let mut chosen = Self::default();
-        for (task_id, map_index) in tasks {
-            match (graph.task_index(task_id), map_index) {
-                (Some(task_index), None) => drop(chosen.whole_tasks.insert(task_index)),
-                (Some(task_index), Some(map_index)) => drop(chosen.single_instances.insert((task_index, map_index))),
-                (None, _) => {}
+        for (task_id, position) in tasks {
+            match position {
+                None => chosen.whole_tasks.extend(graph.task_indices(task_id)),
+                Some(position) => chosen
+                    .single_instances
+                    .extend(graph.index_in(task_id, position.iteration()).map(|index| (index, position.map_index()))),
             }
         }
         chosen
@@ -103,7 +105,7 @@ impl Relatives<'_> {
 
     /// Adds the instances of the task `other` that are related to the given instance.
     fn add(&self, set: &mut InstanceSet, (task_index, map_index): (usize, i32), other: usize) -> Whole {
-        let length = |task: &str| self.lengths.get(task).map(Returned::count);
+        let length = |task: usize| self.lengths.get(&task).map(Returned::count);
         let count = |task_index: usize| self.graph.count(task_index, &length);
         match relevant_instances(self.graph, (task_index, map_index), other, &count, &length) {
             Relevant::Range(range) if map_index >= 0 => {
@@ -170,10 +172,11 @@ mod tests {
     fn relatives_stay_within_their_copy() {
         let graph = lanes();
         // The result is the same whether the number of copies is known or not.
-        for lengths in [HashMap::new(), HashMap::from([("letters".to_owned(), Returned::Elements(3))])] {
+        for lengths in [HashMap::new(), HashMap::from([(graph.task_index("letters").unwrap(), Returned::Elements(3))])]
+        {
             let relatives = Relatives { graph: &graph, lengths: &lengths };
             let related = |task: &str, map_index: i32, relation: Relation| {
-                let named = InstanceSet::named(&graph, [(task, Some(map_index))].into_iter());
+                let named = InstanceSet::named(&graph, [(task, Some(Position::mapped(map_index)))].into_iter());
                 describe(&graph, &relatives.related_to(&named, relation))
             };
             assert_eq!(related("first", 1, Relation::Downstream), ["after", "close[1]", "second[1]"]);
@@ -188,7 +191,10 @@ mod tests {
         let (graph, lengths) = (lanes(), HashMap::new());
         let relatives = Relatives { graph: &graph, lengths: &lengths };
         let setups = |task: &str, map_index: Option<i32>| {
-            describe(&graph, &relatives.setups(&InstanceSet::named(&graph, [(task, map_index)].into_iter())))
+            describe(
+                &graph,
+                &relatives.setups(&InstanceSet::named(&graph, [(task, map_index.map(Position::mapped))].into_iter())),
+            )
         };
         assert_eq!(setups("first", Some(1)), ["close[1]", "open[1]"]);
         assert_eq!(setups("open", Some(1)), ["close[1]"]);

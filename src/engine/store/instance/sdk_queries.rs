@@ -3,6 +3,7 @@
 
 use crate::model::keys::RunKey;
 use crate::store::dag::dags;
+use crate::store::instance_key::map_index_of;
 use crate::store::rows::{fetch_one, fetch_optional, from_row};
 use crate::store::{Result, StoreError};
 use jiff::Timestamp;
@@ -127,12 +128,14 @@ async fn group_tasks(client: &impl GenericClient, dag_id: &str, group: &str) -> 
 
 /// The finished task instances of a run as JSON, with Airflow's field names.
 pub async fn breadcrumbs(client: &impl GenericClient, key: &RunKey) -> Result<Value> {
-    let query = "
-        SELECT coalesce(json_agg(json_build_object(
-            'task_id', task_id, 'map_index', map_index, 'state', state, 'operator', operator,
+    let query = format!(
+        "SELECT coalesce(json_agg(json_build_object(
+            'task_id', task_id, 'map_index', {}, 'state', state, 'operator', operator,
             'duration', extract(epoch FROM end_date - start_date)) ORDER BY task_id, map_index), '[]')
-        FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed')";
-    fetch_one(client, query, &[&key.dag_id, &key.run_id]).await
+         FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND state IN ('success', 'failed', 'skipped', 'upstream_failed', 'removed')",
+        map_index_of("map_index")
+    );
+    fetch_one(client, &query, &[&key.dag_id, &key.run_id]).await
 }
 
 /// Selects an instance of a task in the runs before `logical_date`; a field that is `None` does not filter.

@@ -35,7 +35,7 @@ pub const WATCHER: OtherWriter = OtherWriter("watcher");
 
 impl OtherWriter {
     pub fn key(&self) -> InstanceKey {
-        InstanceKey::unmapped(RunKey { dag_id: String::new(), run_id: String::new() }, self.0)
+        InstanceKey::only(RunKey { dag_id: String::new(), run_id: String::new() }, self.0)
     }
 }
 
@@ -69,11 +69,11 @@ impl Filter for StateFilter {
     fn add_to(self, conditions: &mut Conditions) {
         conditions.maybe("s.key = {}", self.key);
         match self.owner {
-            Some(Owner::Task(InstanceKey { run, task_id, map_index })) => {
+            Some(Owner::Task(InstanceKey { run, task_id, position })) => {
                 conditions.with("s.dag_id = {}", run.dag_id);
                 conditions.with("s.run_id = {}", run.run_id);
                 conditions.with("s.task_id = {}", task_id);
-                conditions.with("s.map_index = {}", map_index);
+                conditions.with("s.map_index = {}", position);
                 conditions.add("s.expires_at IS NULL OR s.expires_at > now()", Vec::new());
             }
             Some(Owner::Asset(id)) => conditions.with("s.asset_id = {}", id),
@@ -114,9 +114,9 @@ pub async fn has_instance(client: &impl GenericClient, key: &InstanceKey, map_in
     let query =
         "SELECT FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = $3 AND (map_index = $4 OR $5)
                  LIMIT 1";
-    let InstanceKey { run, task_id, map_index } = key;
+    let InstanceKey { run, task_id, position } = key;
     let any_index = map_indexes == MapIndexes::All;
-    exists(client, query, &[&run.dag_id, &run.run_id, task_id, map_index, &any_index]).await
+    exists(client, query, &[&run.dag_id, &run.run_id, task_id, position, &any_index]).await
 }
 
 /// Deletes all values of all instances of a task.

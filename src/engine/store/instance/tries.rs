@@ -158,6 +158,8 @@ pub struct Ended {
     pub deferral: Option<Deferral>,
     /// Tasks that the try has decided to skip immediately.
     pub skipped_tasks: Vec<String>,
+    /// For a successful gate of a loop: whether the loop stops, with the reason as the outcome.
+    pub loop_stops: Option<bool>,
     /// Asset events that the task reported.
     pub asset_events: Option<Value>,
     /// The rendered template fields, and the rendered name of a mapped instance.
@@ -197,6 +199,7 @@ impl Ended {
             due: None,
             deferral: None,
             skipped_tasks: Vec::new(),
+            loop_stops: None,
             asset_events: None,
             rendered: None,
             rendered_map_index: None,
@@ -205,7 +208,7 @@ impl Ended {
 }
 
 /// The number of the first parameter of the key in `record_statement`.
-const RECORD_KEY: usize = 16;
+const RECORD_KEY: usize = 17;
 
 static RECORD: LazyLock<String> = LazyLock::new(|| record_statement(""));
 /// For a deferred try. Most statements leave out this part, because Postgres plans a shorter statement faster.
@@ -221,7 +224,7 @@ fn record_statement(more: &str) -> String {
         "
         WITH ended AS (
             UPDATE task_try SET state = $1, may_retry = $2, outcome = $3, end_date = greatest($4, start_date),
-                   token_hash = NULL, due_at = $5, skipped_tasks = nullif($6::text[], '{{}}'), asset_events = $7,
+                   token_hash = NULL, due_at = $5, skipped_tasks = nullif($6::text[], '{{}}'), asset_events = $7, loop_stops = $16,
                    first_start_date = CASE WHEN $1 IN ('up_for_reschedule', 'deferred', 'awaiting_input')
                                            THEN coalesce(first_start_date, start_date) ELSE first_start_date END
             WHERE {} AND state = 'running'
@@ -280,6 +283,7 @@ pub async fn record(client: &impl GenericClient, ended: &Ended) -> Result<bool> 
         &ended.mapped_length,
         &events::ENGINE,
         &payload,
+        &ended.loop_stops,
     ];
     let mut parameters = ended.key.after(&others);
     let (deferral, now) = (ended.deferral.as_ref().map(Json), new_run::now());
@@ -317,8 +321,8 @@ pub async fn record_all(client: &impl GenericClient, ended: &[&Ended]) -> Result
 
 /// Adds to the audit log that the callbacks of a try were perhaps not called.
 async fn note_interrupted(client: &impl GenericClient, key: &TryKey) -> Result<()> {
-    let InstanceKey { run, task_id, map_index } = &key.instance;
-    let task = if *map_index < 0 { task_id.clone() } else { format!("{task_id}[{map_index}]") };
+    let InstanceKey { run, task_id, position } = &key.instance;
+    let task = format!("{task_id}{position}");
     let words = [&run.dag_id, &run.run_id, &task].map(|name| shell::word(name)).join(" ");
     let failure = CallbackFailure {
         callback: None,

@@ -1,6 +1,6 @@
 //! XComs. A value is stored and returned as the exact text that a task or the REST API wrote.
 
-use crate::model::keys::{InstanceKey, RunKey};
+use crate::model::keys::{InstanceKey, MAX_MAPPED_IN_LOOP, NOT_MAPPED, Position, RunKey};
 use crate::store::dag::versions;
 use crate::store::instance_key::{INSTANCE, KEY};
 use crate::store::list::field::{filter, list_fields};
@@ -60,7 +60,7 @@ filter! {
         dag_id: String = "x.dag_id = {}",
         run_id: String = "x.run_id = {}",
         task_id: String = "x.task_id = {}",
-        map_index: i32 = "x.map_index = {}",
+        position: Position = "x.map_index = {}",
     }
 }
 
@@ -146,7 +146,9 @@ pub struct Pull<'a> {
     pub task_ids: &'a [String],
     pub key: &'a str,
     /// `None` selects all instances.
-    pub map_indexes: Option<&'a [i32]>,
+    pub positions: Option<&'a [Position]>,
+    /// Without `positions`: selects the instances in this iteration of the loop of the tasks.
+    pub iteration: Option<i32>,
     /// True to include earlier runs of the DAG.
     pub include_prior_dates: bool,
     /// Paging of the ordered values.
@@ -159,18 +161,27 @@ pub struct Pull<'a> {
 /// instances does not return them.
 fn not_removed() -> String {
     let same = INSTANCE.same("ti", "x");
-    format!("(x.map_index < 0 OR NOT EXISTS (SELECT FROM task_instance ti WHERE {same} AND ti.state = 'removed'))")
+    format!("(x.map_index = -1 OR NOT EXISTS (SELECT FROM task_instance ti WHERE {same} AND ti.state = 'removed'))")
 }
 
 /// SQL: the date by which pulls order the runs `r`, as in Airflow; a run may have no logical date.
 const RUN_DATE: &str = "coalesce(r.logical_date, r.run_after)";
 
-/// Returns the values of some tasks under a key: task id, map index and JSON text. They are ordered by task, date and map
-/// index or, for given map indexes, by task and map index.
-pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, i32, String)>> {
-    // As in Airflow, a pull of all instances returns the values of every run, oldest first; a pull of named map indexes
+/// The bounds of the positions in an iteration of a loop, the last included; without an iteration, of all positions.
+fn bounds(iteration: Option<i32>) -> [Position; 2] {
+    let last = MAX_MAPPED_IN_LOOP as i32 - 1;
+    match iteration {
+        Some(iteration) => [NOT_MAPPED, last].map(|map_index| Position::in_loop(iteration, map_index)),
+        None => [i32::MIN, i32::MAX].map(Position::from_stored),
+    }
+}
+
+/// Returns the values of some tasks under a key: task id, position and JSON text. They are ordered by task, date and
+/// position or, for given positions, by task and position.
+pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(String, Position, String)>> {
+    // As in Airflow, a pull of all instances returns the values of every run, oldest first; a pull of named positions
     // returns only the newest value of each.
-    let (distinct_on, order_by) = match pull.map_indexes {
+    let (distinct_on, order_by) = match pull.positions {
         Some(_) => (
             "DISTINCT ON (x.task_id, x.map_index)",
             format!("x.task_id, x.map_index, {RUN_DATE} DESC, x.created_at DESC"),
@@ -181,26 +192,35 @@ pub async fn pull(client: &impl GenericClient, pull: &Pull<'_>) -> Result<Vec<(S
         "SELECT {distinct_on} x.task_id, x.map_index, x.value::text AS value
          FROM xcom x JOIN dag_run r USING (dag_id, run_id)
          WHERE x.dag_id = $1 AND x.task_id = ANY ($3) AND x.key = $4
-           AND ($5::integer[] IS NULL AND {} OR x.map_index = ANY ($5))
+           AND ($5::integer[] IS NULL AND {} AND x.map_index BETWEEN $9 AND $10 OR x.map_index = ANY ($5))
            AND (x.run_id = $2
                 OR $6 AND {RUN_DATE} <= (SELECT {RUN_DATE} FROM dag_run r WHERE dag_id = $1 AND run_id = $2))
          ORDER BY {order_by} OFFSET $7 LIMIT $8",
         not_removed()
     );
-    let Pull { run, task_ids, key, map_indexes, include_prior_dates, offset, limit } = pull;
-    let parameters: [&(dyn ToSql + Sync); 8] =
-        [&run.dag_id, &run.run_id, task_ids, key, map_indexes, include_prior_dates, offset, limit];
+    let Pull { run, task_ids, key, positions, iteration, include_prior_dates, offset, limit } = pull;
+    let [first, last] = bounds(*iteration);
+    let parameters: [&(dyn ToSql + Sync); 10] =
+        [&run.dag_id, &run.run_id, task_ids, key, positions, include_prior_dates, offset, limit, &first, &last];
     fetch_all(client, &query, &parameters).await
 }
 
-/// Number of instances of a task that have an XCom with this key.
-pub async fn count(client: &impl GenericClient, run: &RunKey, task_id: &str, key: &str) -> Result<i64> {
+/// Number of instances of a task, in an iteration of its loop or in all, that have an XCom with this key.
+pub async fn count(
+    client: &impl GenericClient,
+    run: &RunKey,
+    task_id: &str,
+    key: &str,
+    iteration: Option<i32>,
+) -> Result<i64> {
     let query = format!(
         "SELECT count(*) FROM xcom x
-         WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {}",
+         WHERE x.dag_id = $1 AND x.run_id = $2 AND x.task_id = $3 AND x.key = $4 AND {}
+           AND x.map_index BETWEEN $5 AND $6",
         not_removed()
     );
-    fetch_one(client, &query, &[&run.dag_id, &run.run_id, &task_id, &key]).await
+    let [first, last] = bounds(iteration);
+    fetch_one(client, &query, &[&run.dag_id, &run.run_id, &task_id, &key, &first, &last]).await
 }
 
 /// Deletes an XCom of a task instance; a missing key is no error.

@@ -1,12 +1,13 @@
 //! Creates runs of any type, with their task instances.
 
 use crate::model::dag::{Structure, Task};
-use crate::model::keys::RunKey;
+use crate::model::keys::{NOT_MAPPED, Position, RunKey};
 use crate::model::state::RunType;
 use crate::planner::graph::Graph;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::Result;
 use crate::store::events::{self, Event};
+use crate::store::instance_key::IN_LOOP;
 use crate::store::rows::fetch_all;
 use crate::store::transition::instance;
 use deadpool_postgres::Transaction;
@@ -232,41 +233,45 @@ pub(crate) async fn add_instances(
     instance::insert(client, &key.dag_id, &[&key.run_id], &new_instances).await
 }
 
-/// The instances that `add_instances` would add: their tasks and map indexes.
+/// The instances that `add_instances` would add: their tasks and positions.
 pub(crate) async fn missing<'a>(
     client: &impl GenericClient,
     key: &RunKey,
     structure: &'a Structure,
     task_dates: TaskDates,
-) -> Result<Vec<(&'a Task, i32)>> {
-    let query = "SELECT DISTINCT task_id FROM task_instance WHERE dag_id = $1 AND run_id = $2";
-    let existing: HashSet<String> = fetch_all(client, query, &[&key.dag_id, &key.run_id]).await?.into_iter().collect();
+) -> Result<Vec<(&'a Task, Position)>> {
+    let query = format!("SELECT DISTINCT task_id, {IN_LOOP} FROM task_instance WHERE dag_id = $1 AND run_id = $2");
+    let existing = fetch_all(client, &query, &[&key.dag_id, &key.run_id]).await?.into_iter().collect();
     Ok(initial_instances(structure, &existing, task_dates))
 }
 
-/// The initial instances of a run, except those of `existing` tasks.
+/// The initial instances of a run, except those of `existing` tasks: their ids, and whether they are in a loop. Of a loop,
+/// those of the first iteration.
 fn initial_instances<'a>(
     structure: &'a Structure,
-    existing: &HashSet<String>,
+    existing: &HashSet<(String, bool)>,
     task_dates: TaskDates,
-) -> Vec<(&'a Task, i32)> {
-    // Only mapped tasks need the graph.
+) -> Vec<(&'a Task, Position)> {
+    // Only tasks in groups and mapped ones need the graph. It has the tasks in the order of the structure.
     let has_mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
     let graph = has_mapped.then(|| Graph::new(structure.clone()));
-    let mut rows: Vec<(&Task, i32)> = Vec::new();
+    let mut rows: Vec<(&Task, Position)> = Vec::new();
     for (task_index, task) in structure.tasks.iter().enumerate() {
-        if existing.contains(&task.task_id) || !task_dates.allow(task) {
+        let iteration = graph.as_ref().and_then(|graph| graph.iteration(task_index));
+        if existing.contains(&(task.task_id.clone(), iteration.is_some())) || !task_dates.allow(task) {
             continue;
         }
+        let position = |map_index| Position::new(iteration, map_index);
         match graph
             .as_ref()
             .filter(|graph| graph.is_expandable(task_index))
             .map(|graph| graph.count(task_index, &|_| None))
         {
             Some(Some(count @ 1..)) => {
-                rows.extend((0..count).map(|index| (task, i32::try_from(index).unwrap_or(i32::MAX))));
+                let indexes = (0..count).map(|index| i32::try_from(index).unwrap_or(i32::MAX));
+                rows.extend(indexes.map(|index| (task, position(index))));
             }
-            _ => rows.push((task, -1)),
+            _ => rows.push((task, position(NOT_MAPPED))),
         }
     }
     rows

@@ -2,12 +2,12 @@
 //! are in `claim`. `planner/pool_limits.rs` chooses the instances that `queue` queues.
 
 use crate::model::dag::{Structure, Task};
-use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, NOT_MAPPED, Position, RunKey, TryKey};
 use crate::model::state::{RunState, TaskState};
 use crate::planner::pool_limits::Waiting;
 use crate::planner::snapshot::{Transition, TransitionKind};
 use crate::store::Result;
-use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY};
+use crate::store::instance_key::{IN_LOOP, INSTANCE, KEY, KeyColumns, TRY};
 use crate::store::rows::execute;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -18,8 +18,8 @@ use tokio_postgres::types::ToSql;
 /// A planned change of one instance of a run.
 #[derive(Debug)]
 pub struct Change<'a> {
-    /// Task id and map index of the instance.
-    pub name: (&'a str, i32),
+    /// Task id and position of the instance.
+    pub name: (&'a str, Position),
     /// The state that the instance must still have.
     pub from: Option<TaskState>,
     pub transition: &'a Transition,
@@ -57,7 +57,7 @@ static APPLY: LazyLock<String> = LazyLock::new(|| {
 /// must have locked the run. The agent may have changed an instance meanwhile; one that no longer has the state `from`
 /// is left unchanged. Returns the number of changed instances.
 pub async fn apply(client: &impl GenericClient, run: &RunKey, changes: &[Change<'_>], now: Timestamp) -> Result<u64> {
-    let (tasks, map_indexes): (Vec<&str>, Vec<i32>) = changes.iter().map(|change| change.name).unzip();
+    let (tasks, positions): (Vec<&str>, Vec<Position>) = changes.iter().map(|change| change.name).unzip();
     let states_before: Vec<Option<&str>> = changes.iter().map(|change| change.from.map(TaskState::as_str)).collect();
     let states: Vec<&str> = changes.iter().map(|change| change.transition.to.as_str()).collect();
     let try_numbers: Vec<i32> = changes.iter().map(|change| change.transition.try_number).collect();
@@ -71,7 +71,7 @@ pub async fn apply(client: &impl GenericClient, run: &RunKey, changes: &[Change<
         &run.dag_id,
         &run.run_id,
         &tasks,
-        &map_indexes,
+        &positions,
         &states_before,
         &states,
         &try_numbers,
@@ -115,15 +115,20 @@ pub async fn take_slots(client: &impl GenericClient, run: &RunKey, structure: &S
     execute(client, query, &[&run.dag_id, &run.run_id, &ids, &pools, &slots, &weights]).await
 }
 
-/// Inserts instances without a state into each of these runs; `rows` has their tasks and map indexes. `removed` to no
+/// Inserts instances without a state into each of these runs; `rows` has their tasks and positions. `removed` to no
 /// state: a `removed` instance that exists is reset as if it were cleared, with all of its retries. The caller must
 /// have locked the runs that already exist.
-pub async fn insert(client: &impl GenericClient, dag_id: &str, run_ids: &[&str], rows: &[(&Task, i32)]) -> Result<()> {
+pub async fn insert(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[&str],
+    rows: &[(&Task, Position)],
+) -> Result<()> {
     if rows.is_empty() || run_ids.is_empty() {
         return Ok(());
     }
     let tasks: Vec<&str> = rows.iter().map(|(task, _)| task.task_id.as_str()).collect();
-    let map_indexes: Vec<i32> = rows.iter().map(|(_, map_index)| *map_index).collect();
+    let positions: Vec<Position> = rows.iter().map(|(_, position)| *position).collect();
     let retries: Vec<i32> = rows.iter().map(|(task, _)| retries(task)).collect();
     let operators: Vec<&str> = rows.iter().map(|(task, _)| task.operator.as_str()).collect();
     let pools: Vec<&str> = rows.iter().map(|(task, _)| task.pool()).collect();
@@ -143,7 +148,7 @@ pub async fn insert(client: &impl GenericClient, dag_id: &str, run_ids: &[&str],
         WHERE task_instance.state = 'removed'"
     );
     let parameters: [&(dyn ToSql + Sync); 9] =
-        [&dag_id, &run_ids, &tasks, &map_indexes, &retries, &operators, &pools, &slots, &weights];
+        [&dag_id, &run_ids, &tasks, &positions, &retries, &operators, &pools, &slots, &weights];
     execute(client, &query, &parameters).await
 }
 
@@ -212,19 +217,38 @@ pub async fn clear(client: &impl GenericClient, chosen: &[InstanceKey], tasks: &
     execute(client, &query, &KeyColumns::new(chosen).after(&[&retries, &pools, &slots, &weights])).await
 }
 
-/// Any state but `running` to `removed`: the instances of a run whose tasks are not among `task_ids`, the tasks of the
-/// version that the run now has. The caller must have locked the run.
-pub async fn remove_others(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<()> {
-    let query = "UPDATE task_instance SET state = $4, due_at = NULL, updated_at = clock_timestamp()
-                WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL ($3) AND state IS DISTINCT FROM 'running'";
-    execute(client, query, &[&run.dag_id, &run.run_id, &task_ids, &TaskState::Removed.as_str()]).await
+/// Any state but `running` to `removed`: the instances of a run whose tasks are not in `structure`, the version that the
+/// run now has, or are inside of a loop there and outside in the run, or the reverse. The caller must have locked the run.
+pub async fn remove_others(client: &impl GenericClient, run: &RunKey, structure: &Structure) -> Result<()> {
+    let (once, looped) = structure.ids_outside_and_in_loops();
+    let query = format!(
+        "UPDATE task_instance SET state = $5, due_at = NULL, updated_at = clock_timestamp()
+         WHERE dag_id = $1 AND run_id = $2 AND task_id <> ALL (CASE WHEN {IN_LOOP} THEN $4::text[] ELSE $3::text[] END)
+           AND state IS DISTINCT FROM 'running'"
+    );
+    execute(client, &query, &[&run.dag_id, &run.run_id, &once, &looped, &TaskState::Removed.as_str()]).await
 }
 
-/// `removed` to no state: the instances of a run whose tasks are among `task_ids`. The caller must have locked the run.
-pub async fn restore(client: &impl GenericClient, run: &RunKey, task_ids: &[&str]) -> Result<()> {
-    let query = "UPDATE task_instance SET state = NULL, updated_at = clock_timestamp()
-                WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed'";
-    execute(client, query, &[&run.dag_id, &run.run_id, &task_ids]).await
+/// `removed` to no state: the instances of a run whose tasks are in `structure`. The iterations of a loop stay removed,
+/// because its gate decides about them. The caller must have locked the run.
+pub async fn restore(client: &impl GenericClient, run: &RunKey, structure: &Structure) -> Result<()> {
+    let (once, _) = structure.ids_outside_and_in_loops();
+    let query = format!(
+        "UPDATE task_instance SET state = NULL, updated_at = clock_timestamp()
+         WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND state = 'removed' AND NOT {IN_LOOP}"
+    );
+    execute(client, &query, &[&run.dag_id, &run.run_id, &once]).await
+}
+
+/// Any state to `removed`, that of running instances too: the iterations of a loop from `first` on. `tasks` are those of
+/// the loop. The caller must have locked the run.
+pub async fn remove_iterations(client: &impl GenericClient, run: &RunKey, tasks: &[String], first: i32) -> Result<()> {
+    let query = format!(
+        "UPDATE task_instance SET state = $5, due_at = NULL, updated_at = clock_timestamp()
+         WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND {IN_LOOP} AND map_index >= $4"
+    );
+    let first = Position::in_loop(first, NOT_MAPPED);
+    execute(client, &query, &[&run.dag_id, &run.run_id, &tasks, &first, &TaskState::Removed.as_str()]).await
 }
 
 /// The effect of a fired trigger on its instance.

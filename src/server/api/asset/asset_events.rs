@@ -40,7 +40,7 @@ view! {
         source_task_id: Option<String>,
         source_dag_id: Option<String>,
         source_run_id: Option<String>,
-        source_map_index: i32,
+        source_map_index: i32 = event.source_position.map_index(),
         #[schemars(with = "Option<Uuid>")]
         source_task_instance_id: Option<String> = None,
         #[schemars(with = "Vec<DagRunAssetReference>")]

@@ -228,7 +228,8 @@ pub async fn get_mapped_instance(
 ) -> JsonResult<TaskInstanceResponse> {
     let key = instance_key(path);
     let not_found = ApiError::or_not_found(|| {
-        let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = &key;
+        let InstanceKey { run: RunKey { dag_id, run_id }, task_id, position } = &key;
+        let map_index = position.map_index();
         format!(
             "The Mapped Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, \
              and map_index: `{map_index}` was not found"

@@ -5,6 +5,7 @@ use super::task_instances::tasks_of_group;
 use crate::api::prelude::*;
 use crate::api::run::rerun_version;
 use crate::api::views::Uuid;
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::instance::clear::{Clearing, Selection};
 use leoflow_engine::store::instance::{instances, states};
 use leoflow_engine::store::run::runs;
@@ -62,8 +63,8 @@ pub struct ClearTaskInstancesBody {
     /// Those whose task is cleared with all of its instances.
     #[schemars(with = "Vec<Uuid>")]
     whole_expansion_ids: Vec<String>,
-    #[serde(default = "yes", rename = "include_later_loop_iterations")]
-    _include_later_loop_iterations: bool,
+    #[serde(default = "yes")]
+    include_later_loop_iterations: bool,
     dag_run_id: Option<String>,
     include_upstream: bool,
     include_downstream: bool,
@@ -143,6 +144,7 @@ impl ClearTaskInstancesBody {
             only_running: self.only_running,
             except: Vec::new(),
             leaves_run: !self.reset_dag_runs,
+            keeps_later_iterations: !self.include_later_loop_iterations,
         })
     }
 
@@ -152,7 +154,7 @@ impl ClearTaskInstancesBody {
         transaction: &Transaction<'_>,
         run: &RunKey,
         ids: &[String],
-    ) -> ApiResult<Vec<(String, Option<i32>)>> {
+    ) -> ApiResult<Vec<(String, Option<Position>)>> {
         let known: HashMap<String, InstanceKey> = instances::attempts_of_run(transaction, run)
             .await?
             .into_iter()
@@ -161,7 +163,7 @@ impl ClearTaskInstancesBody {
         let task = |id: &String| match known.get(&id.to_lowercase()) {
             None => Err(ApiError::not_found(format!("Task instance {id} not found in run {}", run.run_id))),
             Some(key) if self.whole_expansion_ids.contains(id) => Ok((key.task_id.clone(), None)),
-            Some(key) => Ok((key.task_id.clone(), Some(key.map_index))),
+            Some(key) => Ok((key.task_id.clone(), Some(key.position))),
         };
         ids.iter().map(task).collect()
     }
@@ -188,11 +190,14 @@ impl ClearTaskInstancesBody {
 }
 
 /// Parses a task id, or a pair of task id and map index.
-fn parse_task(value: &Value) -> Option<(String, Option<i32>)> {
+fn parse_task(value: &Value) -> Option<(String, Option<Position>)> {
     match value {
         Value::String(id) => Some((id.clone(), None)),
         Value::Array(pair) => match pair.as_slice() {
-            [Value::String(id), index] => Some((id.clone(), Some(i32::try_from(index.as_i64()?).ok()?))),
+            [Value::String(id), index] => {
+                let stored = i32::try_from(index.as_i64()?).ok()?;
+                Some((id.clone(), Some(Position::from_stored(stored))))
+            }
             _ => None,
         },
         _ => None,

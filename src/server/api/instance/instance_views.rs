@@ -5,6 +5,7 @@ use crate::api::prelude::*;
 use crate::api::redact;
 use crate::api::regions;
 use crate::api::views::{DagVersionResponse, Uuid, duration, uuid, version};
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::instance::instances::{Instance, Try};
 
 /// Defines the response for an instance with the function that builds it, and the response for a try, which lacks the
@@ -48,7 +49,7 @@ macro_rules! responses {
 responses! {
     fn instance(instance)
     current {
-        in_loop: bool = false,
+        in_loop: bool = instance.key.position.iteration().is_some(),
         team_name: Option<String> = None,
     }
     both {
@@ -56,12 +57,12 @@ responses! {
         id: String = instance_id(&instance.key, instance.try_number),
         task_id: String = instance.key.task_id.clone(),
         dag_id: String = instance.key.run.dag_id.clone(),
-        dag_run_id: String = instance.key.run.run_id,
-        map_index: i32 = instance.key.map_index,
+        dag_run_id: String = instance.key.run.run_id.clone(),
+        map_index: i32 = instance.key.position.map_index(),
         #[schemars(with = "Uuid")]
-        region_id: &'static str = regions::OUTSIDE,
-        region_index: i32 = instance.key.map_index,
-        loop_iteration: Option<LoopIterationResponse> = None,
+        region_id: String = regions::of_instance(&instance.key).0,
+        region_index: i32 = regions::of_instance(&instance.key).1,
+        loop_iteration: Option<LoopIterationResponse> = loop_iteration(instance.loop_id, instance.key.position),
     }
     current {
         logical_date: Option<Stamp> = instance.logical_date.map(Stamp),
@@ -98,7 +99,7 @@ responses! {
         // Falls back to the map index.
         rendered_map_index: Option<String> = instance
             .rendered_map_index
-            .or_else(|| (instance.key.map_index >= 0).then(|| instance.key.map_index.to_string())),
+            .or_else(|| Some(instance.key.position.map_index()).filter(|index| *index >= 0).map(|index| index.to_string())),
         rendered_fields: Map<String, Value> = rendered_fields(instance.rendered.as_deref()),
         trigger: Option<TriggerResponse> = None,
         triggerer_job: Option<JobResponse> = None,
@@ -108,11 +109,15 @@ responses! {
     }
 }
 
-/// The iteration of a loop; there are no loops.
+/// The iteration of a loop.
 #[derive(Serialize, JsonSchema)]
 pub struct LoopIterationResponse {
     loop_id: String,
     iteration: i32,
+}
+
+pub fn loop_iteration(loop_id: Option<String>, position: Position) -> Option<LoopIterationResponse> {
+    Some(LoopIterationResponse { loop_id: loop_id?, iteration: position.iteration()? })
 }
 
 collection! { TaskInstanceCollectionResponse { task_instances: TaskInstanceResponse }, with cursors }
@@ -140,8 +145,8 @@ fn operator_name(class: Option<&str>) -> Option<&str> {
     }
 }
 
-pub fn instance_id(InstanceKey { run, task_id, map_index }: &InstanceKey, try_number: i32) -> String {
-    uuid(&[&run.dag_id, &run.run_id, task_id, &map_index.to_string(), &try_number.to_string()])
+pub fn instance_id(InstanceKey { run, task_id, position }: &InstanceKey, try_number: i32) -> String {
+    uuid(&[&run.dag_id, &run.run_id, task_id, &position.stored().to_string(), &try_number.to_string()])
 }
 
 /// Parses the rendered template fields and masks the sensitive ones.

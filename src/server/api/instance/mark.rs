@@ -13,6 +13,7 @@ use crate::http::changes::is_in_mask;
 use crate::http::openapi::operation::Schemas;
 use crate::http::query::{Query, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::PathParts;
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::mark::{self, Marking};
@@ -50,9 +51,15 @@ pub struct Change {
 }
 
 impl PatchTaskInstanceBody {
-    /// Returns the map index that the request selects; `index` is the one of its path or query.
-    fn map_index(&self, index: Option<i32>) -> ApiResult<Option<i32>> {
-        regions::map_index("body", self.region_id.as_deref(), self.region_index, index)
+    /// Returns the position that the request selects; `position` is the one of its path or query.
+    fn position(&self, position: Option<Position>) -> ApiResult<Option<Position>> {
+        let named = regions::position("body", self.region_id.as_deref(), self.region_index, None)?;
+        match (named, position) {
+            (Some(named), Some(position)) if named != position => {
+                Err(ApiError::bad_request("map_index and region_index must identify the same stored index"))
+            }
+            (named, position) => Ok(named.or(position)),
+        }
     }
 
     pub fn into_change(self, mask: &[String]) -> ApiResult<Change> {
@@ -79,10 +86,10 @@ fn parse_state(text: Option<&str>) -> ApiResult<TaskState> {
 
 impl Change {
     /// Returns how to set the state of these tasks; `None` when no state is requested.
-    pub fn marking(&self, tasks: Vec<String>, map_index: Option<i32>) -> Option<Marking> {
+    pub fn marking(&self, tasks: Vec<String>, position: Option<Position>) -> Option<Marking> {
         Some(Marking {
             tasks,
-            map_index,
+            position,
             state: self.state?,
             upstream: self.patch.include_upstream,
             downstream: self.patch.include_downstream,
@@ -136,7 +143,7 @@ async fn task_keys(
     transaction: &Transaction<'_>,
     run: &RunKey,
     task_id: &str,
-    map_index: Option<i32>,
+    position: Option<Position>,
 ) -> ApiResult<Vec<InstanceKey>> {
     let dag = dags::get(transaction, &run.dag_id).await?;
     if dag.structure.tasks.iter().all(|task| task.task_id != task_id) {
@@ -144,9 +151,9 @@ async fn task_keys(
         return Err(ApiError::not_found(detail));
     }
     let mut keys = instances::of_task(transaction, run, task_id).await?;
-    keys.retain(|key| map_index.is_none_or(|index| index == key.map_index));
+    keys.retain(|key| position.is_none_or(|position| position == key.position));
     if keys.is_empty() {
-        return Err(ApiError::not_found(missing_instances(run, task_id, map_index)));
+        return Err(ApiError::not_found(missing_instances(run, task_id, position)));
     }
     Ok(keys)
 }
@@ -195,13 +202,13 @@ query! {
 }
 
 impl InstancePath {
-    /// Resolves the map index from the path, or else from the query.
-    fn read(self, params: &Params) -> ApiResult<(RunKey, String, Option<i32>)> {
-        let map_index = match self.map_index {
-            None => params.map_index()?,
-            index => index,
+    /// Resolves the position from the path, or else from the query.
+    fn read(self, params: &Params) -> ApiResult<(RunKey, String, Option<Position>)> {
+        let position = match self.map_index.map(Position::from_stored) {
+            None => params.position()?,
+            position => position,
         };
-        Ok((RunKey { dag_id: self.dag_id, run_id: self.run_id }, self.task_id, map_index))
+        Ok((RunKey { dag_id: self.dag_id, run_id: self.run_id }, self.task_id, position))
     }
 }
 
@@ -212,13 +219,13 @@ pub async fn patch<Q: Query>(
     params: QueryParams<Q>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
-    let (run, task_id, map_index) = path.read(&params)?;
-    let map_index = body.map_index(map_index)?;
+    let (run, task_id, position) = path.read(&params)?;
+    let position = body.position(position)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
-    let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
-    let marking = change.marking(vec![task_id.clone()], map_index);
+    let keys = task_keys(&transaction, &run, &task_id, position).await?;
+    let marking = change.marking(vec![task_id.clone()], position);
     if change.apply(&transaction, &run, &keys, marking.as_ref()).await?.is_some_and(|changed| changed.is_empty()) {
         return Err(same_state(&format!("Task id {task_id} is"), change.state));
     }
@@ -234,12 +241,12 @@ pub async fn dry_run<Q: Query>(
     params: QueryParams<Q>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
-    let (run, task_id, map_index) = path.read(&params)?;
-    let map_index = body.map_index(map_index)?;
+    let (run, task_id, position) = path.read(&params)?;
+    let position = body.position(position)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let transaction = client.transaction().await?;
-    let keys = task_keys(&transaction, &run, &task_id, map_index).await?;
-    preview(&transaction, &run, &keys, change.marking(vec![task_id], map_index)).await
+    let keys = task_keys(&transaction, &run, &task_id, position).await?;
+    preview(&transaction, &run, &keys, change.marking(vec![task_id], position)).await
 }
 
 pub async fn patch_group(
@@ -248,7 +255,7 @@ pub async fn patch_group(
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
-    body.map_index(None)?;
+    body.position(None)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let run = RunKey { dag_id, run_id };
     let mut client = state.core.database.get().await?;
@@ -269,7 +276,7 @@ pub async fn dry_run_group(
     Segments((dag_id, run_id, group_id)): Segments<TaskPath>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
-    body.map_index(None)?;
+    body.position(None)?;
     let change = body.into_change(&[])?;
     let run = RunKey { dag_id, run_id };
     let transaction = client.transaction().await?;
@@ -286,7 +293,7 @@ pub async fn delete(
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     if !instances::of_task(&transaction, &key.run, &key.task_id).await?.contains(&key) {
-        return Err(ApiError::not_found(missing_instances(&key.run, &key.task_id, Some(key.map_index))));
+        return Err(ApiError::not_found(missing_instances(&key.run, &key.task_id, Some(key.position))));
     }
     mark::delete_instance(&transaction, &key).await?;
     let logs = DeletedLogs::quarantine(&state.core.home, key.log_folder(&state.core.home)).await;

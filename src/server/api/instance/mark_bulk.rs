@@ -8,6 +8,7 @@ use crate::api::regions;
 use crate::api::views::Uuid;
 use crate::http::body::fields_as;
 use leoflow_base::home::Home;
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::instance::{instances, mark};
 use std::path::PathBuf;
 use std::slice;
@@ -53,14 +54,14 @@ pub struct BulkTaskInstanceBody {
 struct InstanceSelector {
     run: RunKey,
     task_id: String,
-    map_index: Option<i32>,
+    position: Option<Position>,
 }
 
 /// Fields of a body that identify instances; the other fields are the change.
 const KEY_FIELDS: [&str; 6] = ["task_id", "map_index", "region_id", "region_index", "dag_id", "dag_run_id"];
 
-/// Returns the map index that a body names.
-fn map_index_of(body: &Map<String, Value>) -> ApiResult<Option<i32>> {
+/// Returns the position that a body names.
+fn position_of(body: &Map<String, Value>) -> ApiResult<Option<Position>> {
     let index = |name: &'static str| match body.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => {
@@ -71,7 +72,7 @@ fn map_index_of(body: &Map<String, Value>) -> ApiResult<Option<i32>> {
         }
     };
     let region_id = text_of(body, "region_id")?;
-    regions::map_index("body", region_id.as_deref(), index("region_index")?, index("map_index")?)
+    regions::position("body", region_id.as_deref(), index("region_index")?, index("map_index")?)
 }
 
 fn parse_patch(mut entity: Map<String, Value>) -> ApiResult<PatchTaskInstanceBody> {
@@ -105,12 +106,12 @@ impl KeyedEntities for TaskInstances {
             );
             return Err(ApiError::bad_request(detail));
         }
-        Ok(InstanceSelector { run, task_id: name, map_index: body.map_or(Ok(None), map_index_of)? })
+        Ok(InstanceSelector { run, task_id: name, position: body.map_or(Ok(None), position_of)? })
     }
 
     fn check(&self, body: &Map<String, Value>) -> ApiResult<()> {
         require_text(body, "task_id")?;
-        map_index_of(body)?;
+        position_of(body)?;
         parse_patch(body.clone())?.into_change(&[]).map(drop)
     }
 
@@ -120,14 +121,14 @@ impl KeyedEntities for TaskInstances {
         selector: &InstanceSelector,
     ) -> ApiResult<Vec<InstanceKey>> {
         let mut keys = instances::of_task(transaction, &selector.run, &selector.task_id).await?;
-        keys.retain(|key| selector.map_index.is_none_or(|index| index == key.map_index));
+        keys.retain(|key| selector.position.is_none_or(|position| position == key.position));
         Ok(keys)
     }
 
     fn not_found(&self, selectors: &[InstanceSelector]) -> ApiError {
         let ids = selectors.iter().map(|selector| {
             let RunKey { dag_id, run_id } = &selector.run;
-            json!({"dag_id": dag_id, "dag_run_id": run_id, "task_id": selector.task_id, "map_index": selector.map_index})
+            json!({"dag_id": dag_id, "dag_run_id": run_id, "task_id": selector.task_id, "map_index": selector.position.map(Position::map_index)})
         });
         let ids: Value = ids.collect();
         ApiError::not_found(format!("The task instances with these identifiers: {ids} were not found"))
@@ -141,7 +142,7 @@ impl KeyedEntities for TaskInstances {
         mask: &[String],
     ) -> ApiResult<()> {
         let change = parse_patch(body)?.into_change(mask)?;
-        let marking = change.marking(vec![key.task_id.clone()], Some(key.map_index));
+        let marking = change.marking(vec![key.task_id.clone()], Some(key.position));
         let changed = change.apply(transaction, &key.run, slice::from_ref(key), marking.as_ref()).await?;
         if changed.is_some_and(|changed| changed.is_empty()) {
             return Err(same_state(&format!("Task id {} is", key.task_id), change.state));
@@ -158,7 +159,7 @@ impl KeyedEntities for TaskInstances {
     }
 
     fn format_key(key: &InstanceKey) -> String {
-        format!("{}.{}.{}[{}]", key.run.dag_id, key.run.run_id, key.task_id, key.map_index)
+        format!("{}.{}.{}[{}]", key.run.dag_id, key.run.run_id, key.task_id, key.position.map_index())
     }
 }
 

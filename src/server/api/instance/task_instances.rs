@@ -5,6 +5,7 @@ use crate::api::prelude::*;
 use crate::api::regions::Region;
 use crate::api::run::dag_run_lists::{OnlyList, check_states, require_wildcard, specific_id};
 use crate::http::listing::{PageLimit, PageOffset, batch_body};
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances::{self, InstanceField};
 use leoflow_engine::store::list::field::ListField;
@@ -141,13 +142,13 @@ pub fn instance_listing(params: &Params, scope: Scope) -> ApiResult<Listing<Inst
 
 /// 404 in Airflow's words.
 pub fn instance_not_found(key: &InstanceKey) -> impl FnOnce(StoreError) -> ApiError {
-    ApiError::or_not_found(|| missing_instances(&key.run, &key.task_id, Some(key.map_index)))
+    ApiError::or_not_found(|| missing_instances(&key.run, &key.task_id, Some(key.position)))
 }
 
-/// The text of a 404 about the instances of a task; `map_index` is `None` when the request selects all of them.
-pub fn missing_instances(run: &RunKey, task_id: &str, map_index: Option<i32>) -> String {
+/// The text of a 404 about the instances of a task; `position` is `None` when the request selects all of them.
+pub fn missing_instances(run: &RunKey, task_id: &str, position: Option<Position>) -> String {
     let RunKey { dag_id, run_id } = run;
-    let map_index = map_index.map_or_else(|| "None".to_owned(), |index| index.to_string());
+    let map_index = position.map_or_else(|| "None".to_owned(), |position| position.map_index().to_string());
     format!(
         "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}` and map_index: `{map_index}` \
          was not found"
@@ -231,10 +232,10 @@ pub async fn tasks_of_group(client: &impl GenericClient, dag_id: &str, group_id:
 pub async fn get(
     Datastore(client): Datastore,
     Segments(path): Segments<TaskPath>,
-    Region(map_index): Region,
+    Region(position): Region,
 ) -> JsonResult<TaskInstanceResponse> {
     let (dag_id, run_id, task_id) = path;
-    let key = InstanceKey::new(RunKey { dag_id, run_id }, &task_id, map_index);
+    let key = InstanceKey::new(RunKey { dag_id, run_id }, &task_id, position);
     let not_found = ApiError::or_not_found(|| {
         let RunKey { dag_id, run_id } = &key.run;
         format!("The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}` and task_id: `{task_id}` was not found")

@@ -45,7 +45,8 @@ pub async fn load_try(state: &AppState, try_key: &TryKey) -> ApiResult<TaskInsta
     if instance.try_number == *try_number {
         return Ok(response_for_try(instance, None));
     }
-    let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = key;
+    let InstanceKey { run: RunKey { dag_id, run_id }, task_id, position } = key;
+    let map_index = position.map_index();
     let detail = format!(
         "The Task Instance with dag_id: `{dag_id}`, run_id: `{run_id}`, task_id: `{task_id}`, try_number: `{try_number}` \
          and map_index: `{map_index}` was not found"

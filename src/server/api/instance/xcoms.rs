@@ -1,6 +1,6 @@
 //! XComs, with Airflow's names and shapes.
 
-use crate::api::instance_path::{instance_key, instance_key_from_query};
+use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
 use crate::api::regions;
 use crate::api::run::dag_run_lists::specific_id;
@@ -8,7 +8,7 @@ use crate::api::views::Uuid;
 use crate::http::openapi::answers::Written;
 use axum::body::Bytes;
 use deadpool_postgres::ClientWrapper;
-use leoflow_engine::model::keys::NOT_MAPPED;
+use leoflow_engine::model::keys::{InstanceKey, NOT_MAPPED, Position, RunKey};
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::xcoms::{self, XCom, XComField, XComFilter};
 use leoflow_engine::store::secret::secrets;
@@ -55,10 +55,10 @@ view! {
         key: String,
         timestamp: Stamp = Stamp(xcom.created_at),
         logical_date: Option<Stamp> = xcom.logical_date.map(Stamp),
-        map_index: i32 = xcom.instance.map_index,
+        map_index: i32 = xcom.instance.position.map_index(),
         #[schemars(with = "Uuid")]
-        region_id: &'static str = regions::OUTSIDE,
-        region_index: i32 = xcom.instance.map_index,
+        region_id: String = regions::of_instance(&xcom.instance).0,
+        region_index: i32 = regions::of_instance(&xcom.instance).1,
         team_name: Option<String> = None,
         task_id: String = xcom.instance.task_id.clone(),
         dag_id: String = xcom.instance.run.dag_id.clone(),
@@ -105,7 +105,7 @@ pub async fn list(
         dag_id: specific_id(&dag_id).map(str::to_owned),
         run_id: specific_id(&run_id).map(str::to_owned),
         task_id: specific_id(&task_id).map(str::to_owned),
-        map_index: params.map_index()?,
+        position: params.position()?,
     };
     let page = xcoms::list(&*client, listing).await?;
     Ok(Json(page.map(response).into()))
@@ -203,8 +203,8 @@ pub async fn create(
     Body(body): Body<XComCreateBody>,
 ) -> ApiResult<Created<XComResponseNative>> {
     let XComCreateBody { key, value, map_index, region_id, region_index } = body;
-    let map_index = regions::map_index("body", region_id.as_deref(), region_index, map_index)?.unwrap_or(NOT_MAPPED);
-    let instance = instance_key((dag_id, run_id, task_id, map_index));
+    let position = regions::position("body", region_id.as_deref(), region_index, map_index)?.unwrap_or(Position::ONLY);
+    let instance = InstanceKey::new(RunKey { dag_id, run_id }, &task_id, position);
     let client = state.core.database.get().await?;
     let not_found = ApiError::or_not_found(|| {
         let (task_id, RunKey { dag_id, run_id }) = (&instance.task_id, &instance.run);
@@ -240,8 +240,8 @@ pub async fn update(
     Body(body): Body<XComUpdateBody>,
 ) -> JsonResult<XComResponseNative> {
     let XComUpdateBody { value, map_index, region_id, region_index } = body;
-    let map_index = regions::map_index("body", region_id.as_deref(), region_index, map_index)?.unwrap_or(NOT_MAPPED);
-    let instance = instance_key((dag_id, run_id, task_id, map_index));
+    let position = regions::position("body", region_id.as_deref(), region_index, map_index)?.unwrap_or(Position::ONLY);
+    let instance = InstanceKey::new(RunKey { dag_id, run_id }, &task_id, position);
     let client = state.core.database.get().await?;
     if !xcoms::exists(&*client, &instance, &key).await? {
         return Err(not_found(&key));

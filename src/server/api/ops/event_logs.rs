@@ -2,6 +2,7 @@
 
 use crate::api::prelude::*;
 use crate::api::views::Uuid;
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::event_log::{self, EventField, EventFilter, LoggedEvent};
 use leoflow_engine::store::list::column::Order;
 
@@ -61,7 +62,7 @@ view! {
         dag_id: Option<String> = logged.what.dag_id.clone(),
         task_id: Option<String> = logged.what.task_id.clone(),
         run_id: Option<String> = logged.what.run_id,
-        map_index: Option<i32> = logged.what.map_index,
+        map_index: Option<i32> = logged.what.position.map(Position::map_index),
         try_number: Option<i32> = None,
         event: String = logged.what.event,
         logical_date: Option<Stamp> = logged.what.logical_date.map(Stamp),

@@ -5,6 +5,7 @@ use crate::api::prelude::*;
 use crate::http::openapi::answers::{Either, Lines};
 use axum::body::Body;
 use futures_util::stream;
+use leoflow_engine::model::keys::Position;
 use leoflow_engine::store::instance::xcoms::{self, Pull};
 use leoflow_engine::store::run::runs;
 use leoflow_engine::store::secret::secrets;
@@ -78,7 +79,8 @@ impl RunWait {
                 run: &self.run,
                 task_ids: &self.tasks,
                 key: RETURN_VALUE,
-                map_indexes: None,
+                positions: None,
+                iteration: None,
                 include_prior_dates: false,
                 offset: 0,
                 limit: None,
@@ -92,11 +94,11 @@ impl RunWait {
 }
 
 /// Groups results by task id: one value, or a list for a mapped task.
-fn results_by_task(returned: &[(String, i32, String)]) -> Value {
+fn results_by_task(returned: &[(String, Position, String)]) -> Value {
     let mut by_task: Map<String, Value> = Map::new();
-    for (task_id, map_index, text) in returned {
+    for (task_id, position, text) in returned {
         let value: Value = serde_json::from_str(text).unwrap_or_default();
-        if *map_index < 0 {
+        if position.map_index() < 0 {
             by_task.insert(task_id.clone(), value);
         } else if let Some(list) = by_task.entry(task_id.clone()).or_insert_with(|| json!([])).as_array_mut() {
             list.push(value);

@@ -119,7 +119,7 @@ struct AssetStateStoreLastUpdatedBy {
     #[schemars(with = "Option<Uuid>")]
     task_instance_id: Option<String>,
     #[schemars(with = "Uuid")]
-    region_id: &'static str,
+    region_id: String,
     region_index: i32,
     try_number: Option<i32>,
 }
@@ -130,6 +130,7 @@ fn last_updated_by(writer: InstanceKey) -> AssetStateStoreLastUpdatedBy {
         writer if *writer == states::WATCHER.key() => AssetStateStoreWriterKind::Watcher,
         _ => AssetStateStoreWriterKind::Task,
     };
+    let (region_id, region_index) = regions::of_instance(&writer);
     let is_task = matches!(kind, AssetStateStoreWriterKind::Task);
     let of_task = |id: String| is_task.then_some(id);
     AssetStateStoreLastUpdatedBy {
@@ -137,10 +138,10 @@ fn last_updated_by(writer: InstanceKey) -> AssetStateStoreLastUpdatedBy {
         dag_id: of_task(writer.run.dag_id),
         run_id: of_task(writer.run.run_id),
         task_id: of_task(writer.task_id),
-        map_index: is_task.then_some(writer.map_index),
+        map_index: is_task.then_some(writer.position.map_index()),
         task_instance_id: None,
-        region_id: regions::OUTSIDE,
-        region_index: writer.map_index,
+        region_id,
+        region_index,
         try_number: None,
     }
 }
@@ -171,7 +172,8 @@ query! { pub AssetStoreQuery(Paging) }
 async fn require_instance(state: &AppState, instance: &InstanceKey, map_indexes: MapIndexes) -> ApiResult<()> {
     let client = state.core.database.get().await?;
     if !states::has_instance(&*client, instance, map_indexes).await? {
-        let InstanceKey { run: RunKey { dag_id, run_id }, task_id, map_index } = instance;
+        let InstanceKey { run: RunKey { dag_id, run_id }, task_id, position } = instance;
+        let map_index = position.map_index();
         let index_text = match map_indexes {
             MapIndexes::All => "all_map_indices=True".to_owned(),
             MapIndexes::Given => format!("map_index={map_index}"),

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 # Names of executors that run tasks as local processes.
 OUR_EXECUTORS = (None, "", "LocalExecutor", "airflow.executors.local_executor.LocalExecutor")
 # Classes of Airflow's task groups.
-GROUPS = ("TaskGroup", "MappedTaskGroup")
+GROUPS = ("TaskGroup", "MappedTaskGroup", "LoopTaskGroup")
+# Of a loop; `MAX_ITERATIONS` of the scheduler.
+MAX_ITERATIONS = 32767
 PARTITIONED = ("CronPartitionTimetable", "PartitionedAssetTimetable", "PartitionedAtRuntime")
 
 
@@ -71,6 +73,9 @@ def check(dag: DAG, source: str) -> None:
     for name, group in structure.groups(dag).items():
         if type(group).__module__.startswith("airflow.sdk.") and type(group).__name__ not in GROUPS:
             refuse(f"the task group {name!r} of DAG {dag.dag_id!r} (a {type(group).__name__})", (name or dag.dag_id).rpartition(".")[2])
+        if structure.is_loop(group) and group.max_iterations > MAX_ITERATIONS:
+            refuse(f"max_iterations={group.max_iterations} of the loop {name!r} in DAG {dag.dag_id!r} (at most {MAX_ITERATIONS})",
+                   name.rpartition(".")[2])
     if not hasattr(dag.timetable, "next_dagrun_info") and kind.__module__.partition(".")[0] != "airflow":
         refuse(f"the schedule {kind.__name__} of DAG {dag.dag_id!r} (it extends the SDK's class; extend the one "
                "of airflow.timetables, which defines when runs are due)", dag.dag_id)

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 BUNDLE = "leoflow"
 # Namespace of the UUIDs that Airflow requires: Leoflow's task instances have none, so they are derived from names.
+LOOP_FIELDS = ("node_id", "max_iterations", "terminal_task_id", "terminal_is_mapped")
 NAMES = uuid.UUID("8a4b5a9e-9c35-4e0b-9d55-1d3a0d6a1c52")
 
 
 def instance_id(spec: dict[str, Any]) -> uuid.UUID:
-    parts = (spec["dag_id"], spec["run_id"], spec["task_id"], str(spec["map_index"]), str(spec["try_number"]))
-    return uuid.uuid5(NAMES, "\0".join(parts))
+    parts = [spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number", "iteration") if name in spec]
+    return uuid.uuid5(NAMES, "\0".join(map(str, parts)))
 
 
 def version_id(dag_id: str) -> uuid.UUID:
@@ -48,6 +49,9 @@ def details(spec: dict[str, Any], events: list[dict[str, Any]], context_carrier:
         "next_method": spec.get("next_method"), "next_kwargs": older_versions.encode_if_needed(next_kwargs),
         "start_date": spec.get("first_start_date") or now,
     }
+    if spec.get("loop"):
+        loop = spec["loop"]
+        context["loop"] = {"index": spec["iteration"], **{name: loop[name] for name in LOOP_FIELDS}}
     task = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}
     task.update(id=instance_id(spec), dag_version_id=version_id(spec["dag_id"]), hostname=os.uname().nodename,
                 context_carrier=context_carrier)

@@ -54,7 +54,29 @@ def is_unset(value):
 
 
 def group_structure(group):
-    return structure.group_structure(group, *mapped_over(expand_input_of(group)))
+    fields = structure.group_structure(group, *mapped_over(expand_input_of(group)))
+    return {**fields, "loop": loop_structure(group)} if is_loop(group) else fields
+
+
+def is_loop(group: Any) -> bool:
+    # A mapped task has a weak reference to its group, whose type is another.
+    return group.__class__.__name__ == "LoopTaskGroup"
+
+
+def loop_structure(group):
+    terminal, gate = (group.dag.get_task(task_id) for task_id in (group.terminal_task_id, group.gate_task_id))
+    return structure.non_empty({
+        "max_iterations": group.max_iterations, "gate": gate.task_id, "terminal": terminal.task_id,
+        "is_terminal_mapped": terminal.get_needs_expansion(), "has_condition": group.has_until, "doc": gate.doc_md,
+    })
+
+
+def loop_of(task: Any) -> str | None:
+    """Returns the id of the loop that contains a task."""
+    group = task.task_group
+    while group is not None and not is_loop(group):
+        group = group.parent_group
+    return group and group.group_id
 
 
 def expanded(task):
@@ -78,6 +100,7 @@ def task_structure(task, dag):
         "length": length,
         "sources": sources,
         "mapped": is_mapped,
+        "loop": loop_of(task),
         "is_nothing": structure.is_nothing(task, argument(task, "inherits_from_empty_operator", False)),
         "inlets": [asset_structure(inlet) for inlet in task.inlets if is_asset(inlet)],
         "outlets": [asset_structure(outlet) for outlet in task.outlets if is_asset(outlet)],

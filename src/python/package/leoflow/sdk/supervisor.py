@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# What names a task instance; only one in a loop has an iteration.
+INSTANCE_NAMES = ("dag_id", "run_id", "task_id", "map_index", "iteration")
 CONNECTION_FIELDS = ("conn_type", "description", "host", "login", "password", "schema", "port", "extra")
 
 
@@ -244,6 +246,11 @@ class TaskSupervisor(Supervisor):
     def succeed_task(self, message):
         self.record_map_index_name(message)
         self.result.update(state="success", xcoms=self.xcoms.take_return_value(), mapped_length=self.xcoms.mapped_length)
+        decision = getattr(message, "loop_decision", None)
+        if decision is not None:
+            self.result["loop_stops"] = decision.stop
+            if decision.reason:
+                self.result["reason"] = decision.reason
         events = asset_messages.outlet_events(self.task, message.outlet_events or [])
         if events:
             self.result["asset_events"] = events
@@ -285,7 +292,7 @@ class TaskSupervisor(Supervisor):
 
     def instance(self, _):
         """Returns the ids of the task's own instance, the only one that it may ask about."""
-        return {name: self.spec[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
+        return {name: self.spec[name] for name in INSTANCE_NAMES if name in self.spec}
 
     # The operator, set once the DAG is loaded.
     task = None

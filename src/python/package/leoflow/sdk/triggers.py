@@ -10,7 +10,7 @@ from leoflow.common import leoflow_server
 from leoflow.running import trigger_host
 from leoflow.sdk import logs, named_classes, older_versions, startup
 from leoflow.sdk.messages import xcoms
-from leoflow.sdk.supervisor import TaskSupervisor
+from leoflow.sdk.supervisor import INSTANCE_NAMES, TaskSupervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def make_instance(spec):
               "hostname": os.uname().nodename}
     known = comms.TaskInstance.model_fields
     instance = comms.TaskInstance(**{name: value for name, value in fields.items() if name in known})
-    INSTANCES[str(instance.id)] = {name: spec[name] for name in ("dag_id", "run_id", "task_id", "map_index")}
+    INSTANCES[str(instance.id)] = {name: spec[name] for name in INSTANCE_NAMES if name in spec}
     return instance
 
 

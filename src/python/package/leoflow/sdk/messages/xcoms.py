@@ -26,7 +26,7 @@ class XComs:
         self.returned = {}
         # Number of elements of the return value, if other tasks are mapped over it.
         self.mapped_length = None
-        # Prefetched values of one mapped task and the index of the first, by dag_id, run_id, task_id and key.
+        # Prefetched values of one mapped task and the index of the first, by dag_id, run_id, task_id, key and iteration.
         self.prefetched = {}
 
     def answers(self) -> dict[str, Callable[[Any], Any]]:
@@ -48,7 +48,17 @@ class XComs:
     def is_own(self, message):
         names = ("dag_id", "run_id", "task_id")
         index = -1 if message.map_index is None else message.map_index
-        return all(getattr(message, name) == self.spec[name] for name in names) and index == self.spec["map_index"]
+        is_own = all(getattr(message, name) == self.spec[name] for name in names) and index == self.spec["map_index"]
+        return is_own and not getattr(message, "previous_iteration", False)
+
+    def iteration(self, message):
+        """Returns the iteration of the loop from which the values of a task come: that of the reading task, or the one
+        before, if both are in one loop of one run; otherwise None, for all iterations."""
+        loop = self.spec.get("loop")
+        is_shared = loop is not None and message.task_id in loop["tasks"]
+        if not is_shared or (message.dag_id, message.run_id) != (self.spec["dag_id"], self.spec["run_id"]):
+            return None
+        return self.spec["iteration"] - (1 if getattr(message, "previous_iteration", False) else 0)
 
     def set(self, message):
         if not self.is_own(message):
@@ -92,15 +102,16 @@ class XComs:
     def pull(self, message, indexes, **window):
         """Pulls the values at these map indexes, or at all for None. `window` may have `offset` and `limit`."""
         body = {"dag_id": message.dag_id, "run_id": message.run_id, "task_ids": [message.task_id], "key": message.key,
-                "map_indexes": indexes, "include_prior_dates": getattr(message, "include_prior_dates", False), **window}
+                "map_indexes": indexes, "iteration": self.iteration(message), "include_prior_dates": getattr(message, "include_prior_dates", False), **window}
         return [json.loads(row["value_json"]) for row in self.supervisor.ask("xcoms/pull", body)]
 
     def count(self, message):
-        body = {"dag_id": message.dag_id, "run_id": message.run_id, "task_id": message.task_id, "key": message.key}
+        body = {"dag_id": message.dag_id, "run_id": message.run_id, "task_id": message.task_id, "key": message.key,
+                "iteration": self.iteration(message)}
         return make("XComCountResponse", len=self.supervisor.ask("xcoms/count", body)["count"])
 
     def item(self, message):
-        key = (message.dag_id, message.run_id, message.task_id, message.key)
+        key = (message.dag_id, message.run_id, message.task_id, message.key, self.iteration(message))
         offset = message.offset
         if offset < 0:
             values, position = self.pull(message, None), offset
