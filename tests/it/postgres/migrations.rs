@@ -181,10 +181,9 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
     ),
     (
         20,
-        "INSERT INTO task_instance (dag_id, run_id, task_id, map_index) SELECT dag_id, run_id, 'looped', -2147483648 FROM dag_run;
-         UPDATE task_try SET loop_stops = true",
-        "SELECT count(*) FROM task_instance WHERE map_index < -1",
-        "1",
+        "UPDATE task_try SET loop_stops = true",
+        "SELECT loop_stops FROM task_try",
+        "t",
     ),
 ];
 
@@ -227,6 +226,28 @@ fn each_migration_and_its_rollback_keep_earlier_data() {
 #[test]
 fn every_migration_has_test_data() {
     assert_eq!(migrations().len(), VERSION_DATA.len());
+}
+
+#[test]
+fn a_rollback_ends_runs_with_loops() {
+    let test = TestHome::new();
+    run(async || {
+        let datastore = Datastore::start(&test).await;
+        at_version(&datastore, 20).await;
+        datastore
+            .sql(
+                "INSERT INTO dag (dag_id, fileloc) VALUES ('d', 'd.py');
+                 INSERT INTO dag_run (dag_id, run_id, run_type, state, run_after, queued_at)
+                 SELECT 'd', id, 'manual', 'running', now(), now() FROM unnest('{plain,looped}'::text[]) AS id;
+                 INSERT INTO task_instance (dag_id, run_id, task_id, map_index)
+                 VALUES ('d', 'plain', 't', 3), ('d', 'looped', 't', -2147483648), ('d', 'looped', 'u', -1)",
+            )
+            .await;
+        datastore.roll_back(19).await;
+        let left = "SELECT string_agg(run_id || ' ' || r.state || ' ' || task_id, ', ' ORDER BY run_id)
+                    FROM task_instance JOIN dag_run r USING (dag_id, run_id)";
+        assert_eq!(datastore.sql(left).await, "looped failed u, plain running t");
+    });
 }
 
 #[test]
