@@ -3,6 +3,8 @@
 pub(crate) mod competition;
 pub mod graph;
 #[cfg(test)]
+mod loop_tests;
+#[cfg(test)]
 mod mapping_tests;
 pub mod pass_view;
 pub mod plan;

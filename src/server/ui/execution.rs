@@ -1,13 +1,11 @@
 //! The parts of the UI about attempts, loops and callbacks of runs. No task is in a loop, and callbacks of DAGs log to
 //! the server's log.
 
-use super::structure::not_found;
 use crate::api::instance::instance_views::instance_id;
 use crate::api::prelude::*;
 use crate::api::regions;
 use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::{duration, optional_stamp, version};
-use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances::{self, InstanceField, InstanceFilter};
 use leoflow_engine::store::list::column::Order;
 use leoflow_engine::store::run::runs;
@@ -46,27 +44,6 @@ pub async fn execution(
     };
     let views: Vec<Value> = page.rows.iter().map(view).collect();
     Ok(Json(json!({"task_instances": views, "regions": [], "total_entries": page.total})))
-}
-
-/// `/ui/grid/loop/{dag_id}/{run_id}/{group_id}`.
-pub async fn loop_summary(
-    Datastore(client): Datastore,
-    Segments((dag_id, _, group_id)): Segments<TaskPath>,
-) -> JsonResult<Value> {
-    no_loop(&*client, &dag_id, &group_id).await
-}
-
-/// `/ui/grid/loop-history/{dag_id}/{group_id}`.
-pub async fn loop_history(
-    Datastore(client): Datastore,
-    Segments((dag_id, group_id)): Segments<(String, String)>,
-) -> JsonResult<Value> {
-    no_loop(&*client, &dag_id, &group_id).await
-}
-
-async fn no_loop(client: &impl GenericClient, dag_id: &str, group_id: &str) -> JsonResult<Value> {
-    dags::get(client, dag_id).await.map_err(|_| not_found(dag_id))?;
-    Err(ApiError::not_found(format!("Task group '{group_id}' of Dag {dag_id} is not a loop")))
 }
 
 /// `/ui/dags/{dag_id}/dagRuns/{run_id}/callbacks/{callback_id}/logs`.

@@ -1,5 +1,6 @@
 //! `/ui/grid` and `/ui/gantt`: a DAG's tasks across its runs.
 
+use super::loops;
 use super::structure::{not_found, parse_part, setup_or_teardown};
 use super::tree::{Node, tree};
 use crate::api::instance::instance_views::{instance_id, loop_iteration};
@@ -12,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::try_join_all;
 use futures_util::stream;
 use jiff::Unit;
-use leoflow_engine::model::keys::NOT_MAPPED;
+use leoflow_engine::model::keys::{NOT_MAPPED, Position};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::structures::VersionKey;
 use leoflow_engine::store::instance::grid::{self, Instances, StateCounts, Summary, Version};
@@ -89,10 +90,11 @@ fn node_json(node: &Node<'_>, is_within_mapped: bool) -> Value {
                 set("setup_teardown_type", kind);
             }
         }
-        Node::Group { children, is_mapped, .. } => {
+        Node::Group { group, children, is_mapped } => {
             if *is_mapped {
                 set("is_mapped", true.into());
             }
+            loops::node_fields(group).into_iter().for_each(|(name, value)| set(name, value));
             set("children", nodes_json(children, is_within_mapped || *is_mapped).into());
         }
     }
@@ -188,6 +190,14 @@ struct TaskSummary<'a> {
     max_end_date: Option<Stamp>,
     dag_version_number: Option<i32>,
     has_note: bool,
+    /// Of a loop: the number of iterations that have begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loop_iterations_count: Option<i32>,
+    // Of a task in a loop: the instance in the newest iteration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest_region_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latest_region_index: Option<i32>,
 }
 
 /// Counts of instances, serialized by the name of their state.
@@ -205,18 +215,28 @@ impl<'a> TaskSummary<'a> {
         Self {
             task_id,
             task_display_name: label,
-            state: PRIORITY.into_iter().find(|state| summary.states.count(*state) > 0).flatten(),
+            state: shown_state(summary.states.iter().map(|(state, _)| state)),
             child_states: (!is_single).then_some(CountsByName(summary.states)),
             min_start_date: summary.min_start_date.map(Stamp),
             max_end_date: summary.max_end_date.map(Stamp),
             dag_version_number: version.map(|version| version.number),
             has_note: summary.has_note,
+            loop_iterations_count: None,
+            latest_region_id: None,
+            latest_region_index: None,
         }
     }
 }
 
+/// The state that stands for those of several instances.
+pub fn shown_state(states: impl Iterator<Item = Option<TaskState>>) -> Option<TaskState> {
+    let occurring: HashSet<Option<TaskState>> = states.collect();
+    PRIORITY.into_iter().find(|state| occurring.contains(state)).flatten()
+}
+
 /// The task summaries of a run, with its version.
 struct RunTasks<'a> {
+    run: &'a RunKey,
     tasks: HashMap<&'a str, Summary>,
     version: Option<Version>,
 }
@@ -234,7 +254,14 @@ impl<'a> RunTasks<'a> {
                         summary.states.add(None);
                     }
                     let label = task.display_name.as_deref().unwrap_or(&task.task_id);
-                    cells.push(TaskSummary::new(&task.task_id, label, &summary, self.version, !task.mapped));
+                    let is_single = !task.mapped && task.loop_id.is_none();
+                    let mut cell = TaskSummary::new(&task.task_id, label, &summary, self.version, is_single);
+                    if let Some(position) = summary.newest.filter(|position| position.iteration().is_some()) {
+                        let newest = InstanceKey::new(self.run.clone(), &task.task_id, position);
+                        let (region_id, region_index) = regions::of_instance(&newest);
+                        (cell.latest_region_id, cell.latest_region_index) = (Some(region_id), Some(region_index));
+                    }
+                    cells.push(cell);
                     total.merge(&summary);
                 }
                 Node::Group { group, children, .. } => {
@@ -244,6 +271,10 @@ impl<'a> RunTasks<'a> {
                     cells.push(TaskSummary::new(id, id, &Summary::default(), self.version, false));
                     let summary = self.add(children, cells);
                     cells[index] = TaskSummary::new(id, id, &summary, self.version, false);
+                    if group.repeats.is_some() {
+                        let newest = summary.newest_started.and_then(Position::iteration);
+                        cells[index].loop_iterations_count = Some(newest.map_or(0, |newest| newest + 1));
+                    }
                     total.merge(&summary);
                 }
             }
@@ -274,7 +305,8 @@ pub async fn ti_summaries(State(state): Shared, Id(dag_id): Id, params: Params) 
         structures.iter().map(|(key, structure)| (*key, tree(structure))).collect();
     let line = async |run_id: &String| -> ApiResult<Bytes> {
         let instances = Instances::load(&*client, &dag_id, run_id).await?;
-        let run_tasks = RunTasks { tasks: instances.by_task()?, version: versions.get(run_id).copied() };
+        let run = RunKey { dag_id: dag_id.clone(), run_id: run_id.clone() };
+        let run_tasks = RunTasks { run: &run, tasks: instances.by_task()?, version: versions.get(run_id).copied() };
         if run_tasks.tasks.is_empty() {
             return Ok(Bytes::new());
         }

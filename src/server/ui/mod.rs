@@ -11,6 +11,7 @@ mod execution;
 mod files;
 mod grid;
 mod joins;
+mod loops;
 mod session;
 mod structure;
 mod tree;
@@ -40,8 +41,8 @@ pub fn dag_routes() -> Routes {
         .route("/ui/dags/recent_task_instance_state_counts", get(dag_facts::recent_instance_state_counts))
         .route("/ui/dags/{dag_id}/dagRuns/{run_id}/execution", get(execution::execution))
         .route("/ui/dags/{dag_id}/dagRuns/{run_id}/callbacks/{callback_id}/logs", get(execution::callback_log))
-        .route("/ui/grid/loop/{dag_id}/{run_id}/{group_id}", get(execution::loop_summary))
-        .route("/ui/grid/loop-history/{dag_id}/{group_id}", get(execution::loop_history))
+        .route("/ui/grid/loop/{dag_id}/{run_id}/{group_id}", get(loops::summary))
+        .route("/ui/grid/loop-history/{dag_id}/{group_id}", get(loops::history))
         .route("/ui/assets", get(assets::list))
         .route("/ui/calendar/{dag_id}/deadlines", get(backfills_and_forms::deadlines))
         .route("/ui/dags/{dag_id}/latest_run", get(dags::latest_run))

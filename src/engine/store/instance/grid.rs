@@ -4,7 +4,7 @@ use crate::model::keys::{Position, RunKey};
 use crate::model::state::TaskState;
 use crate::store::Result;
 use crate::store::dag::structures::VersionKey;
-use crate::store::instance_key::{KEY, loop_id, map_index_of};
+use crate::store::instance_key::{IN_LOOP, KEY, loop_id, map_index_of};
 use crate::store::rows::{fetch_all, from_row, get};
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -42,6 +42,9 @@ pub struct Summary {
     pub min_start_date: Option<Timestamp>,
     pub max_end_date: Option<Timestamp>,
     pub has_note: bool,
+    /// The last position of the task's instances, and of those that have started.
+    pub newest: Option<Position>,
+    pub newest_started: Option<Position>,
 }
 
 impl Summary {
@@ -51,6 +54,8 @@ impl Summary {
         self.min_start_date = self.min_start_date.into_iter().chain(other.min_start_date).min();
         self.max_end_date = self.max_end_date.into_iter().chain(other.max_end_date).max();
         self.has_note |= other.has_note;
+        self.newest = self.newest.max(other.newest);
+        self.newest_started = self.newest_started.max(other.newest_started);
     }
 }
 
@@ -81,9 +86,12 @@ pub struct Instances(Vec<Row>);
 
 impl Instances {
     pub async fn load(client: &impl GenericClient, dag_id: &str, run_id: &str) -> Result<Self> {
-        let query = "SELECT task_id, state, start_date, end_date, note IS NOT NULL AS has_note
-                     FROM task_instance WHERE dag_id = $1 AND run_id = $2";
-        Ok(Self(client.query(query, &[&dag_id, &run_id]).await?))
+        // Without the iterations of loops that were removed, because an earlier one is repeated.
+        let query = format!(
+            "SELECT task_id, map_index, state, start_date, end_date, note IS NOT NULL AS has_note FROM task_instance
+             WHERE dag_id = $1 AND run_id = $2 AND NOT ({IN_LOOP} AND state IS NOT DISTINCT FROM 'removed')"
+        );
+        Ok(Self(client.query(&query, &[&dag_id, &run_id]).await?))
     }
 
     /// Summarizes the instances by task id. This is not done in SQL, where grouping by text would dominate the query
@@ -93,11 +101,14 @@ impl Instances {
         for row in &self.0 {
             let mut states = StateCounts::default();
             states.add(get(row, "state")?);
+            let (start_date, position): (Option<Timestamp>, Position) = (row.get("start_date"), get(row, "map_index")?);
             let summary = Summary {
                 states,
-                min_start_date: row.get("start_date"),
+                min_start_date: start_date,
                 max_end_date: row.get("end_date"),
                 has_note: row.get("has_note"),
+                newest: Some(position),
+                newest_started: start_date.map(|_| position),
             };
             summaries.entry(row.get("task_id")).or_default().merge(&summary);
         }

@@ -6,6 +6,7 @@ pub mod clear;
 pub mod grid;
 pub mod hitl;
 pub mod instances;
+pub mod iterations;
 pub mod mark;
 pub mod planner_input;
 pub(crate) mod relatives;
