@@ -66,6 +66,11 @@ impl Position {
         Self(stored)
     }
 
+    /// The first and the last position in an iteration of a loop.
+    pub fn bounds_of(iteration: i32) -> [Self; 2] {
+        [NOT_MAPPED, MAX_MAPPED_IN_LOOP as i32 - 1].map(|map_index| Self::in_loop(iteration, map_index))
+    }
+
     /// The stored integer.
     pub fn stored(self) -> i32 {
         self.0

@@ -10,6 +10,7 @@ mod dag_callbacks;
 mod deferral;
 mod history;
 mod hitl;
+mod loops;
 mod mapped_reruns;
 mod notifications;
 mod partitions;

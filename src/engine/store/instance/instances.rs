@@ -1,7 +1,7 @@
 //! Reads and locks task instances, and lists their tries. Claims and outcomes of tries are in `tries.rs`, changes of
 //! states in `transition`.
 
-use crate::model::keys::{InstanceKey, RunKey, TryKey};
+use crate::model::keys::{InstanceKey, Position, RunKey, TryKey};
 use crate::model::state::{TaskState, TryState};
 use crate::store::dag::versions::{VERSION_NAME, VersionName};
 use crate::store::instance_key::{INSTANCE, KEY, KeyColumns, TRY, loop_id, map_index_of};
@@ -230,6 +230,9 @@ filter! {
         task_ids: Vec<String> = "ti.task_id = ANY ({})",
         /// Selects the expanded instances of this mapped task.
         mapped_task_id: String = &format!("ti.task_id = {{}} AND {} >= 0", map_index_of("ti.map_index")),
+        // Bounds of the positions, both included.
+        first: Position = "ti.map_index >= {}",
+        last: Position = "ti.map_index <= {}",
         /// Selects the instances whose state changed after this time.
         changed_after: Timestamp = &format!("{UPDATED_AT} > {{}}"),
     }

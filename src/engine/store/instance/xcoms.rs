@@ -1,6 +1,6 @@
 //! XComs. A value is stored and returned as the exact text that a task or the REST API wrote.
 
-use crate::model::keys::{InstanceKey, MAX_MAPPED_IN_LOOP, NOT_MAPPED, Position, RunKey};
+use crate::model::keys::{InstanceKey, Position, RunKey};
 use crate::store::dag::versions;
 use crate::store::instance_key::{INSTANCE, KEY};
 use crate::store::list::field::{filter, list_fields};
@@ -169,11 +169,7 @@ const RUN_DATE: &str = "coalesce(r.logical_date, r.run_after)";
 
 /// The bounds of the positions in an iteration of a loop, the last included; without an iteration, of all positions.
 fn bounds(iteration: Option<i32>) -> [Position; 2] {
-    let last = MAX_MAPPED_IN_LOOP as i32 - 1;
-    match iteration {
-        Some(iteration) => [NOT_MAPPED, last].map(|map_index| Position::in_loop(iteration, map_index)),
-        None => [i32::MIN, i32::MAX].map(Position::from_stored),
-    }
+    iteration.map_or([i32::MIN, i32::MAX].map(Position::from_stored), Position::bounds_of)
 }
 
 /// Returns the values of some tasks under a key: task id, position and JSON text. They are ordered by task, date and

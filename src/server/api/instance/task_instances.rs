@@ -5,8 +5,8 @@ use crate::api::prelude::*;
 use crate::api::regions::Region;
 use crate::api::run::dag_run_lists::{OnlyList, check_states, require_wildcard, specific_id};
 use crate::http::listing::{PageLimit, PageOffset, batch_body};
-use leoflow_engine::model::keys::Position;
-use leoflow_engine::store::dag::dags;
+use leoflow_engine::model::keys::{MAX_ITERATIONS, Position};
+use leoflow_engine::store::dag::{dags, versions};
 use leoflow_engine::store::instance::instances::{self, InstanceField};
 use leoflow_engine::store::list::field::ListField;
 use leoflow_engine::store::run::runs;
@@ -216,8 +216,39 @@ pub async fn list(
         }
         listing.filter.task_ids = Some(structure.tasks_of_group(group_id));
     }
+    select_loop(&*client, &params, (dag, run), &mut listing).await?;
     let page = instances::list(&*client, listing).await?;
     Ok(Json(page.map(instance).into()))
+}
+
+/// Selects the instances of `loop_id`: of all iterations, or of one.
+async fn select_loop(
+    client: &impl GenericClient,
+    params: &Params,
+    run: (Option<&str>, Option<&str>),
+    listing: &mut Listing<InstanceField>,
+) -> ApiResult<()> {
+    let iteration: Option<i32> = params.integer("iteration")?;
+    let Some(loop_id) = params.text("loop_id") else {
+        return match iteration {
+            Some(_) => Err(ApiError::bad_request("iteration requires loop_id")),
+            None => Ok(()),
+        };
+    };
+    let (Some(dag_id), Some(run_id)) = run else {
+        return Err(ApiError::bad_request("loop_id requires a specific Dag run"));
+    };
+    let key = RunKey { dag_id: dag_id.to_owned(), run_id: run_id.to_owned() };
+    let run = runs::get(client, &key, ReadFor::Reading).await?;
+    let structure = match run.version_id {
+        Some(version) => versions::version(client, version).await?.structure,
+        None => dags::get(client, dag_id).await?.into_structure(),
+    };
+    listing.filter.task_ids = Some(structure.tasks_of_group(loop_id));
+    let iterations = [0, MAX_ITERATIONS - 1].map(|limit| iteration.unwrap_or(limit).clamp(0, MAX_ITERATIONS - 1));
+    listing.filter.first = Some(Position::bounds_of(iterations[0])[0]);
+    listing.filter.last = Some(Position::bounds_of(iterations[1])[1]);
+    Ok(())
 }
 
 /// The tasks of a group; 404 if there is no such group.
