@@ -90,7 +90,7 @@ pub async fn history(
         fields.extend([
             ("run_id".to_owned(), run.key.run_id.as_str().into()),
             ("run_after".to_owned(), stamp(run.run_after).into()),
-            ("logical_date".to_owned(), optional_stamp(run.logical_date).into()),
+            ("logical_date".to_owned(), optional_stamp(run.logical_date)),
             ("loop_region_id".to_owned(), regions::of_loops(&run.key).into()),
         ]);
         Value::from(fields)
