@@ -170,4 +170,21 @@ mod tests {
         let in_path = "/dags/d/dagRuns/r/taskInstances/t/3/tries?region_index=4".parse().unwrap();
         assert!(translated(&in_path).is_err());
     }
+
+    #[test]
+    fn a_region_of_a_loop_becomes_a_position() {
+        let run = RunKey { dag_id: "d".to_owned(), run_id: "r".to_owned() };
+        let positions =
+            [(0, -1), (7, -1), (2, 0), (2, 5)].map(|(iteration, index)| Position::in_loop(iteration, index));
+        for position in positions {
+            let (id, index) = of_instance(&InstanceKey::new(run.clone(), "t", position));
+            for path in ["/a", "/dags/d/dagRuns/r/taskInstances/t/-1/tries"] {
+                let uri = format!("{path}?region_id={id}&region_index={index}").parse().unwrap();
+                let uri = translated(&uri).map_err(|error| error.status()).unwrap().unwrap();
+                let params = Params::from_query(&uri).map_err(|error| error.status()).unwrap();
+                assert_eq!(params.position().map_err(|error| error.status()), Ok(Some(position)), "{id}");
+            }
+            assert_eq!(query(&format!("region_id={id}")), Err(StatusCode::BAD_REQUEST));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::dag_views::view_params;
 use super::operator_module;
 use crate::api::instance::instance_views::{TaskInstanceCollectionResponse, TaskInstanceResponse, instance};
 use crate::api::instance::task_instances::{self, MappedQuery};
-use crate::api::instance_path::{MappedPath, instance_key};
+use crate::api::instance_path::MappedInstance;
 use crate::api::prelude::*;
 use leoflow_engine::model::dag::{Structure, Task, TriggerRule};
 use leoflow_engine::store::dag::{dags, versions};
@@ -224,9 +224,8 @@ pub async fn list_mapped(
 
 pub async fn get_mapped_instance(
     Datastore(client): Datastore,
-    Segments(path): Segments<MappedPath>,
+    MappedInstance(key): MappedInstance,
 ) -> JsonResult<TaskInstanceResponse> {
-    let key = instance_key(path);
     let not_found = ApiError::or_not_found(|| {
         let InstanceKey { run: RunKey { dag_id, run_id }, task_id, position } = &key;
         let map_index = position.map_index();

@@ -2,7 +2,7 @@
 
 use super::instance_views::{TaskInstanceHistoryResponse, TaskInstanceResponse, instance};
 use super::tries;
-use crate::api::instance_path::{MappedPath, MappedTryPath, instance_key, try_key};
+use crate::api::instance_path::{MappedInstance, MappedTry};
 use crate::api::prelude::*;
 use crate::api::run::dag_run_lists::{check_states, specific_id};
 use leoflow_engine::store::instance::hitl::{self, Answer, Detail, DetailField, DetailFilter, Refusal};
@@ -147,17 +147,13 @@ pub async fn list(
     Ok(Json(HITLDetailCollection::new(details, page.total)))
 }
 
-pub async fn get(Datastore(client): Datastore, Segments(path): Segments<MappedPath>) -> JsonResult<HITLDetail> {
-    let detail = hitl::get(&*client, &instance_key(path)).await?;
+pub async fn get(Datastore(client): Datastore, MappedInstance(key): MappedInstance) -> JsonResult<HITLDetail> {
+    let detail = hitl::get(&*client, &key).await?;
     Ok(Json(detail_response(&*client, detail.ok_or_else(|| refusal_response(Refusal::NotAsked))?).await?))
 }
 
 /// Returns the question and the answer of a try, the current one or an earlier one.
-pub async fn get_for_try(
-    State(state): Shared,
-    Segments(path): Segments<MappedTryPath>,
-) -> JsonResult<HITLDetailHistory> {
-    let try_key = try_key(path);
+pub async fn get_for_try(State(state): Shared, MappedTry(try_key): MappedTry) -> JsonResult<HITLDetailHistory> {
     let detail = hitl::of_try(&*state.core.database.get().await?, &try_key)
         .await?
         .ok_or_else(|| refusal_response(Refusal::NotAsked))?;
@@ -174,7 +170,7 @@ pub struct HITLDetailResponse {
 
 pub async fn answer(
     State(state): Shared,
-    Segments(path): Segments<MappedPath>,
+    MappedInstance(key): MappedInstance,
     Body(answer): Body<Answer>,
 ) -> JsonResult<HITLDetailResponse> {
     if answer.chosen_options.is_empty() {
@@ -185,13 +181,12 @@ pub async fn answer(
     let mut client = state.core.database.get().await?;
     let transaction = client.transaction().await?;
     if let Some(asked_at) = answer.request_created_at {
-        let current = hitl::get(&transaction, &instance_key(path.clone())).await?;
+        let current = hitl::get(&transaction, &key).await?;
         if current.is_some_and(|current| current.created_at != asked_at) {
             return Err(ApiError::conflict("The question was asked again since: answer the new one."));
         }
     }
-    let detail =
-        hitl::answer(&transaction, &instance_key(path), &answer, Some(&user_name)).await.map_err(refusal_response)?;
+    let detail = hitl::answer(&transaction, &key, &answer, Some(&user_name)).await.map_err(refusal_response)?;
     transaction.commit().await?;
     Ok(Json(HITLDetailResponse {
         responded_by: user(&user_name),

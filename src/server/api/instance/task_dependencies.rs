@@ -1,7 +1,7 @@
 //! `…/dependencies`: the unmet dependencies of a task instance that has not started.
 
 use super::task_instances::{MapIndexQuery, instance_not_found};
-use crate::api::instance_path::{MappedPath, instance_key, instance_key_from_query};
+use crate::api::instance_path::{MappedInstance, instance_key_from_query};
 use crate::api::prelude::*;
 use leoflow_engine::model::dag::Task;
 use leoflow_engine::planner::graph::Graph;
@@ -157,6 +157,6 @@ pub async fn get(
     respond(&state, instance_key_from_query(path, &params)?).await
 }
 
-pub async fn get_mapped(State(state): Shared, Segments(path): Segments<MappedPath>) -> DependencyResult {
-    respond(&state, instance_key(path)).await
+pub async fn get_mapped(State(state): Shared, MappedInstance(key): MappedInstance) -> DependencyResult {
+    respond(&state, key).await
 }

@@ -2,7 +2,7 @@
 
 use super::log_body::{self, Format, LogBody, Position, StructuredLogMessage, Writing};
 use super::task_instances::MapIndexQuery;
-use crate::api::instance_path::instance_key;
+use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
 use crate::http::openapi::answers::{Either, Lines, Media};
 use crate::http::openapi::operation::JSON;
@@ -49,10 +49,8 @@ pub async fn get(
 ) -> ApiResult<Log> {
     let as_lines = accepts_lines(&headers)?;
     let try_number = i32::try_from(try_number).unwrap_or(i32::MAX);
-    let map_index = params.whole("map_index")?.unwrap_or(-1);
-    let map_index = i32::try_from(map_index).unwrap_or(i32::MAX);
     let position = position(&params)?;
-    let key = TryKey { instance: instance_key((dag_id, run_id, task_id, map_index)), try_number };
+    let key = TryKey { instance: instance_key_from_query((dag_id, run_id, task_id), &params)?, try_number };
     let client = state.core.database.get().await?;
     let not_found = || "TaskInstance not found".to_owned();
     let instance = instances::get(&*client, &key.instance).await.map_err(ApiError::or_not_found(not_found))?;

@@ -2,7 +2,7 @@
 
 use super::instance_views::{TaskInstanceHistoryCollectionResponse, TaskInstanceHistoryResponse, response_for_try};
 use super::task_instances::{MapIndexQuery, instance_not_found};
-use crate::api::instance_path::{MappedPath, MappedTryPath, instance_key, instance_key_from_query, try_key};
+use crate::api::instance_path::{MappedInstance, MappedTry, instance_key_from_query};
 use crate::api::prelude::*;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::instance::instances::{self, Instance, Try};
@@ -62,8 +62,8 @@ pub async fn list(
     all_tries(&state, &instance_key_from_query(path, &params)?).await
 }
 
-pub async fn list_mapped(State(state): Shared, Segments(path): Segments<MappedPath>) -> AllTries {
-    all_tries(&state, &instance_key(path)).await
+pub async fn list_mapped(State(state): Shared, MappedInstance(key): MappedInstance) -> AllTries {
+    all_tries(&state, &key).await
 }
 
 pub async fn get(
@@ -75,9 +75,6 @@ pub async fn get(
     load_try(&state, &TryKey { instance, try_number }).await.map(Json)
 }
 
-pub async fn get_mapped(
-    State(state): Shared,
-    Segments(path): Segments<MappedTryPath>,
-) -> JsonResult<TaskInstanceHistoryResponse> {
-    load_try(&state, &try_key(path)).await.map(Json)
+pub async fn get_mapped(State(state): Shared, MappedTry(key): MappedTry) -> JsonResult<TaskInstanceHistoryResponse> {
+    load_try(&state, &key).await.map(Json)
 }
