@@ -73,17 +73,17 @@ impl Graph {
     }
 
     /// The indices of a task; in a loop, of all iterations.
-    pub fn task_indices(&self, task_id: &str) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn task_indices(&self, task_id: &str) -> impl Iterator<Item = usize> + '_ {
         self.unrolled.indices_of(task_id)
     }
 
     /// The index of a task in an iteration of its loop; `None` if the task has no such iteration.
-    pub fn index_in(&self, task_id: &str, iteration: Option<i32>) -> Option<usize> {
+    pub(crate) fn index_in(&self, task_id: &str, iteration: Option<i32>) -> Option<usize> {
         self.unrolled.index_in(task_id, iteration)
     }
 
     /// The index of another task as a task sees it: in a common loop, that of the same iteration; otherwise the last one.
-    pub fn index_seen_from(&self, task_index: usize, task_id: &str) -> Option<usize> {
+    pub(crate) fn index_seen_from(&self, task_index: usize, task_id: &str) -> Option<usize> {
         self.unrolled.index_seen_from(task_index, task_id)
     }
 

@@ -1,8 +1,7 @@
 //! `/ui/grid` and `/ui/gantt`: a DAG's tasks across its runs.
 
-use super::loops;
 use super::structure::{not_found, parse_part, setup_or_teardown};
-use super::tree::{Node, tree};
+use super::tree::{Node, loop_fields, tree};
 use crate::api::instance::instance_views::{instance_id, loop_iteration};
 use crate::api::prelude::*;
 use crate::api::regions;
@@ -94,7 +93,7 @@ fn node_json(node: &Node<'_>, is_within_mapped: bool) -> Value {
             if *is_mapped {
                 set("is_mapped", true.into());
             }
-            loops::node_fields(group).into_iter().for_each(|(name, value)| set(name, value));
+            loop_fields(group).into_iter().for_each(|(name, value)| set(name, value));
             set("children", nodes_json(children, is_within_mapped || *is_mapped).into());
         }
     }

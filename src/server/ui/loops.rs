@@ -7,7 +7,7 @@ use crate::api::prelude::*;
 use crate::api::regions;
 use crate::api::run::dag_runs::run_not_found;
 use crate::api::views::{optional_stamp, stamp};
-use leoflow_engine::model::dag::{Group, Loop, Structure};
+use leoflow_engine::model::dag::{Loop, Structure};
 use leoflow_engine::model::keys::RunKey;
 use leoflow_engine::store::ReadFor;
 use leoflow_engine::store::dag::{dags, versions};
@@ -19,17 +19,6 @@ use std::collections::BTreeMap;
 
 /// Default number of runs in the history of a loop.
 const RUNS: i64 = 14;
-
-/// The fields of a group that is a loop, for the graph and the grid.
-pub fn node_fields(group: &Group) -> Vec<(&'static str, Value)> {
-    let Some(repeats) = &group.repeats else { return Vec::new() };
-    vec![
-        ("is_loop", true.into()),
-        ("loop_max_iterations", repeats.max_iterations.into()),
-        ("loop_exit_task_id", repeats.gate.as_str().into()),
-        ("loop_exit_criteria_doc", repeats.doc.as_deref().into()),
-    ]
-}
 
 /// The definition of a loop: its settings and its tasks.
 fn definition(structure: &Structure, group_id: &str) -> ApiResult<(Loop, Vec<String>)> {

@@ -2,8 +2,7 @@
 
 use super::asset_nodes::AssetNodes;
 use super::joins::{Edge, downstream_join, edges_with_joins, upstream_join};
-use super::loops;
-use super::tree::{Node, Part, tree};
+use super::tree::{Node, Part, loop_fields, tree};
 use crate::api::prelude::*;
 use leoflow_engine::model::dag::{Structure, Task};
 use leoflow_engine::store::dag::{dags, versions};
@@ -80,7 +79,7 @@ fn node(current: &Node<'_>, is_within_mapped: bool) -> Value {
             json["children"] = child_nodes.into();
             json["tooltip"] = group.tooltip.as_str().into();
             json["is_mapped"] = (*is_mapped).into();
-            loops::node_fields(group).into_iter().for_each(|(name, value)| json[name] = value);
+            loop_fields(group).into_iter().for_each(|(name, value)| json[name] = value);
         }
     }
     json

@@ -2,6 +2,7 @@
 
 use leoflow_engine::model::dag::{Group, Structure, Task};
 use leoflow_engine::planner::graph::Graph;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A task, or a group with its children.
@@ -40,6 +41,17 @@ impl<'a> Node<'a> {
         let relative_id = parent.and_then(|parent| id.strip_prefix(parent)).and_then(|suffix| suffix.strip_prefix('.'));
         relative_id.unwrap_or(id).to_owned()
     }
+}
+
+/// The fields of a group that is a loop, for the graph and the grid.
+pub fn loop_fields(group: &Group) -> Vec<(&'static str, Value)> {
+    let Some(repeats) = &group.repeats else { return Vec::new() };
+    vec![
+        ("is_loop", true.into()),
+        ("loop_max_iterations", repeats.max_iterations.into()),
+        ("loop_exit_task_id", repeats.gate.as_str().into()),
+        ("loop_exit_criteria_doc", repeats.doc.as_deref().into()),
+    ]
 }
 
 /// Returns the top-level nodes of the DAG.

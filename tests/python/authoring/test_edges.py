@@ -3,8 +3,8 @@
 import unittest
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, EdgeModifier, Label, TaskGroup, chain, chain_linear, cross_downstream, setup, task, teardown
-from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, DuplicateTaskIdFound
+from airflow.sdk import DAG, EdgeModifier, Label, TaskGroup, chain, chain_linear, cross_downstream, setup, task, task_group, teardown
+from leoflow.common.exceptions import AirflowDagCycleException, AirflowException, DuplicateTaskIdFound, Unsupported
 from leoflow.common.structure import LINKS
 
 
@@ -21,6 +21,12 @@ def links(group):
 
 
 class Edges(unittest.TestCase):
+    def test_loops_are_refused_with_their_line(self):
+        with DAG("d"):
+            body = task_group(tasks)
+            with self.assertRaisesRegex(Unsupported, r"test_edges\.py:\d+: the loop of the task group 'tasks' .* is not supported"):
+                body.loop(max_iterations=3)
+
     def test_lists_on_either_side(self):
         with DAG("d") as dag:
             a, b, c = tasks("a", "b", "c")

@@ -38,7 +38,7 @@ static CLAIMED: LazyLock<String> =
     LazyLock::new(|| format!("{} AND ti.state IN ('running', 'restarting')", *INSTANCES));
 
 /// Returns the graph of a run whose loops have several iterations; `None` if `graph` is that of the run.
-pub async fn unroll(client: &impl GenericClient, key: &RunKey, graph: &Graph) -> Result<Option<Graph>> {
+pub(crate) async fn unroll(client: &impl GenericClient, key: &RunKey, graph: &Graph) -> Result<Option<Graph>> {
     let structure = &graph.structure;
     if !structure.has_loops() {
         return Ok(None);

@@ -6,7 +6,11 @@ from leoflow.authoring.assets.definitions import Asset
 from leoflow.common.client import ServerError, quote
 from leoflow.common.dates import iso
 from leoflow.common.exceptions import (
-    AirflowException, AirflowInactiveAssetInInletOrOutletException, AirflowRuntimeError, DagNotFound, DagRunAlreadyExists,
+    AirflowException,
+    AirflowInactiveAssetInInletOrOutletException,
+    AirflowRuntimeError,
+    DagNotFound,
+    DagRunAlreadyExists,
 )
 from leoflow.common.leoflow_server import client
 from leoflow.common.reports import clean

@@ -6,6 +6,7 @@ from leoflow.airflow_2.install import install_if
 from leoflow.common import run_events
 from leoflow.common.dates import parse_time
 from leoflow.common.exceptions import AirflowException
+from leoflow.common.hints.commands import command
 from leoflow.common.hints.packages import how_to_add
 from leoflow.common.settings.airflow_settings import DEFAULT_BACKEND, Setting
 from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
@@ -86,6 +87,9 @@ def begin_try(spec: dict[str, Any], workspace: Any, dags: list[DAG] | None = Non
 
 def try_in_foreground(dag: DAG, task: Any, spec: dict[str, Any], memory: Any) -> task_try.Try:
     """Returns a try that runs without a server."""
+    if structure.loop_of(task) is not None:
+        raise AirflowException(f"{task.task_id} is in a loop, which only the scheduler runs: "
+                               f"`{command(f'dags trigger {dag.dag_id}')}`")
     spec = {**spec, "task_id": task.task_id, "fileloc": dag.fileloc}
     return task_try.Try(spec, lambda: dag, OfflineSupervisor(spec, memory))
 

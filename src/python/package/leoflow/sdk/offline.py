@@ -18,8 +18,8 @@ class OfflineSupervisor(TaskSupervisor):
         self.memory = memory
         self.handlers = {"xcoms/push": self.push, "xcoms/pull": self.pull, "xcoms/count": self.count_xcoms,
                        "xcoms/delete": self.delete, "instances/count": self.count_known, "assets/triggering": lambda _: [],
-                       "assets/events": lambda _: [], "assets/inactive": lambda _: [], "previous": lambda _: None, "hitl/ask": self.record_question,
-                       "map-index-name": lambda _: None}
+                       "assets/events": lambda _: [], "assets/inactive": lambda _: [], "previous": lambda _: None,
+                       "hitl/ask": self.record_question, "map-index-name": lambda _: None}
         # The question that the task asks the user.
         self.question = None
 

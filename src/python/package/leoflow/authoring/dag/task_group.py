@@ -12,12 +12,12 @@ from leoflow.authoring.dag.edges import Linkable, check_group_key, duplicate, la
 from leoflow.authoring.mapping.expand_input import DictOfLists, ListOfDicts, check_list_of_dicts, check_mappable, refuse_nested
 from leoflow.authoring.mapping.xcom_arg import MappedArgument
 from leoflow.common import current
-from leoflow.common.exceptions import AirflowException, DuplicateTaskIdFound, TaskAlreadyInTaskGroup, TaskNotFound
+from leoflow.common.exceptions import AirflowException, DuplicateTaskIdFound, TaskAlreadyInTaskGroup, TaskNotFound, Unsupported
 from leoflow.common.signatures import VAR_KEYWORD, parameters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
 
 class TaskGroup(Linkable):
@@ -259,6 +259,9 @@ class TaskGroupFunction:
         self.refuse_partial()
         self.check_names("partial", kwargs)
         return TaskGroupFunction(self.function, self.arguments, kwargs)
+
+    def loop(self, **_: Any) -> NoReturn:
+        raise Unsupported(f"the loop of the task group {self.function.__name__!r} (of Airflow 3.4)")
 
     def refuse_partial(self):
         if self.partial_arguments is not None:

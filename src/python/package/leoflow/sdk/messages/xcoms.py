@@ -102,7 +102,8 @@ class XComs:
     def pull(self, message, indexes, **window):
         """Pulls the values at these map indexes, or at all for None. `window` may have `offset` and `limit`."""
         body = {"dag_id": message.dag_id, "run_id": message.run_id, "task_ids": [message.task_id], "key": message.key,
-                "map_indexes": indexes, "iteration": self.iteration(message), "include_prior_dates": getattr(message, "include_prior_dates", False), **window}
+                "map_indexes": indexes, "iteration": self.iteration(message),
+                "include_prior_dates": getattr(message, "include_prior_dates", False), **window}
         return [json.loads(row["value_json"]) for row in self.supervisor.ask("xcoms/pull", body)]
 
     def count(self, message):
