@@ -146,7 +146,7 @@ impl Structure {
         (once, looped)
     }
 
-    pub fn has_loops(&self) -> bool {
+    pub(crate) fn has_loops(&self) -> bool {
         self.groups.iter().any(|group| group.repeats.is_some())
     }
 

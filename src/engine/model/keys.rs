@@ -43,7 +43,7 @@ const MAP_INDEX_BITS: u32 = 16;
 /// Maximum number of iterations of a loop.
 pub const MAX_ITERATIONS: i32 = (1 << (31 - MAP_INDEX_BITS)) - 1;
 /// Maximum number of instances of a mapped task in an iteration of a loop.
-pub const MAX_MAPPED_IN_LOOP: usize = (1 << MAP_INDEX_BITS) - 1;
+pub(crate) const MAX_MAPPED_IN_LOOP: usize = (1 << MAP_INDEX_BITS) - 1;
 
 impl Position {
     /// That of the only instance of a task.

@@ -49,7 +49,7 @@ impl Graph {
     }
 
     /// The graph of a run whose loops have these numbers of iterations, by the index of their group; others have one.
-    pub fn with_iterations(structure: Arc<Structure>, iterations: &HashMap<usize, i32>) -> Self {
+    pub(crate) fn with_iterations(structure: Arc<Structure>, iterations: &HashMap<usize, i32>) -> Self {
         let unrolled = Unrolled::new(&structure, iterations);
         let has_past = structure.tasks.iter().any(|task| task.depends_on_past);
         let has_decisions = structure.tasks.iter().any(|task| task.is_branch);

@@ -18,7 +18,7 @@ pub async fn add_writer(
     next: Next,
 ) -> Result<Response, ApiError> {
     let key = if trigger < 0 {
-        TryKey { instance: states::WATCHER.key(), try_number: 0 }
+        TryKey { instance: states::key_of_writer(states::WATCHER), try_number: 0 }
     } else {
         let ended = || ApiError::new(StatusCode::GONE, "The task no longer waits for this trigger");
         triggers::find_try(&*client, trigger).await?.ok_or_else(ended)?

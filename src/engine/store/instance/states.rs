@@ -27,16 +27,13 @@ from_row! {
     }
 }
 
-/// A writer of an asset's values that is no task instance. Its key names no DAG.
-pub struct OtherWriter(&'static str);
+// Writers of an asset's values that are no task instances, instead of the id of a task.
+pub const API: &str = "";
+pub const WATCHER: &str = "watcher";
 
-pub const API: OtherWriter = OtherWriter("");
-pub const WATCHER: OtherWriter = OtherWriter("watcher");
-
-impl OtherWriter {
-    pub fn key(&self) -> InstanceKey {
-        InstanceKey::only(RunKey { dag_id: String::new(), run_id: String::new() }, self.0)
-    }
+/// The key that is stored for such a writer. It names no DAG.
+pub fn key_of_writer(writer: &str) -> InstanceKey {
+    InstanceKey::only(RunKey { dag_id: String::new(), run_id: String::new() }, writer)
 }
 
 list_fields! {

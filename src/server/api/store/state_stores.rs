@@ -126,8 +126,8 @@ struct AssetStateStoreLastUpdatedBy {
 
 fn last_updated_by(writer: InstanceKey) -> AssetStateStoreLastUpdatedBy {
     let kind = match &writer {
-        writer if *writer == states::API.key() => AssetStateStoreWriterKind::Api,
-        writer if *writer == states::WATCHER.key() => AssetStateStoreWriterKind::Watcher,
+        writer if *writer == states::key_of_writer(states::API) => AssetStateStoreWriterKind::Api,
+        writer if *writer == states::key_of_writer(states::WATCHER) => AssetStateStoreWriterKind::Watcher,
         _ => AssetStateStoreWriterKind::Task,
     };
     let (region_id, region_index) = regions::of_instance(&writer);
@@ -301,7 +301,7 @@ pub async fn asset_set(
 ) -> ApiResult<NoContent> {
     let value = to_stored_value(&value)?;
     require_asset(&state, id).await?;
-    let writer = states::API.key();
+    let writer = states::key_of_writer(states::API);
     states::set_of_asset(&*state.core.database.get().await?, id, &key, &value, &writer).await?;
     Ok(NoContent)
 }
