@@ -15,7 +15,7 @@ pub const NOT_MAPPED: i32 = -1;
 /// it is the map index. In a loop it is below -1: the iteration is in the upper bits, and the map index plus 1 in the lower
 /// 16 bits, so that the order is by iteration, then by map index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(from = "PositionParts", into = "PositionParts")]
+#[serde(try_from = "PositionParts", into = "PositionParts")]
 pub struct Position(i32);
 
 /// A position in JSON. Outside of loops it is that of earlier releases.
@@ -32,9 +32,19 @@ impl From<Position> for PositionParts {
     }
 }
 
-impl From<PositionParts> for Position {
-    fn from(parts: PositionParts) -> Self {
-        Self::new(parts.iteration, parts.map_index)
+/// A position that cannot exist.
+#[derive(Debug, thiserror::Error)]
+#[error("no task instance has the iteration {iteration:?} and the map index {map_index}")]
+struct UnknownPosition {
+    iteration: Option<i32>,
+    map_index: i32,
+}
+
+impl TryFrom<PositionParts> for Position {
+    type Error = UnknownPosition;
+
+    fn try_from(PositionParts { map_index, iteration }: PositionParts) -> Result<Self, UnknownPosition> {
+        Self::checked(iteration, map_index).ok_or(UnknownPosition { iteration, map_index })
     }
 }
 
@@ -51,6 +61,13 @@ impl Position {
 
     pub fn mapped(map_index: i32) -> Self {
         Self(map_index)
+    }
+
+    /// Checks what comes from outside: `None` if there is no such position.
+    pub fn checked(iteration: Option<i32>, map_index: i32) -> Option<Self> {
+        let largest = if iteration.is_some() { MAX_MAPPED_IN_LOOP as i32 - 1 } else { i32::MAX };
+        let exists = iteration.is_none_or(|iteration| (0..MAX_ITERATIONS).contains(&iteration));
+        (exists && (NOT_MAPPED..=largest).contains(&map_index)).then(|| Self::new(iteration, map_index))
     }
 
     /// `iteration` is below [`MAX_ITERATIONS`], `map_index` below [`MAX_MAPPED_IN_LOOP`].

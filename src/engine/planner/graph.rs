@@ -3,7 +3,7 @@
 
 use super::unrolled::Unrolled;
 use crate::model::dag::{Group, Loop, Structure, Task, TriggerRule};
-use crate::model::keys::Position;
+use crate::model::keys::{MAX_MAPPED_IN_LOOP, Position};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -104,6 +104,11 @@ impl Graph {
         Position::new(self.iteration(task_index), map_index)
     }
 
+    /// The index of a task in `Structure::tasks`.
+    pub(crate) fn index_in_structure(&self, task_index: usize) -> usize {
+        self.unrolled.index_in_structure(task_index)
+    }
+
     /// The iteration of a task in a loop.
     pub fn iteration(&self, task_index: usize) -> Option<i32> {
         self.unrolled.iteration(task_index)
@@ -151,7 +156,8 @@ impl Graph {
         for group in &self.nodes[task_index].mapped_groups {
             total *= self.group_count(task_index, *group, task_length)?;
         }
-        Some(total)
+        // In a loop, more would have no position; Airflow's limit of a list's length is far lower.
+        Some(total).filter(|total| self.iteration(task_index).is_none() || *total <= MAX_MAPPED_IN_LOOP)
     }
 
     /// Number of copies of a group around a task; `None` while that is not known, 1 for a group that is not mapped.
@@ -316,9 +322,15 @@ impl Graph {
         reachable(&self.nodes, task_index, |node| &node.downstream)
     }
 
-    /// All upstream tasks, direct and indirect.
+    /// All upstream tasks, direct and indirect; of a loop, in all iterations.
     pub(crate) fn all_upstream(&self, task_index: usize) -> BTreeSet<usize> {
-        reachable(&self.nodes, task_index, |node| &node.upstream)
+        let mut reached = BTreeSet::new();
+        let mut pending = vec![task_index];
+        while let Some(task_index) = pending.pop() {
+            let upstream = self.related(task_index, &self.task(task_index).upstream);
+            pending.extend(upstream.filter(|other| reached.insert(*other)).collect::<Vec<_>>());
+        }
+        reached
     }
 
     /// The setups that a task needs, direct ones included.

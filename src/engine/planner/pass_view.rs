@@ -6,7 +6,6 @@ use super::relevant_instances::{Relevant, relevant_instances};
 use super::rules::{self, Tally, Verdict};
 use super::snapshot::{Returned, Snapshot};
 use crate::model::dag::TriggerRule;
-use crate::model::keys::MAX_MAPPED_IN_LOOP;
 use crate::model::state::TaskState;
 use jiff::Timestamp;
 use std::cell::RefCell;
@@ -156,10 +155,7 @@ impl<'a> PassView<'a> {
         if let Some(count) = self.counts.borrow().get(&task_index) {
             return *count;
         }
-        let graph = self.snapshot.graph;
-        let count = graph.count(task_index, &|task| self.length_of(task));
-        // More would have no position; Airflow's limit of a list's length is far lower.
-        let count = count.filter(|count| graph.iteration(task_index).is_none() || *count <= MAX_MAPPED_IN_LOOP);
+        let count = self.snapshot.graph.count(task_index, &|task| self.length_of(task));
         self.counts.borrow_mut().insert(task_index, count);
         count
     }

@@ -91,6 +91,12 @@ impl<'a> Planner<'a> {
             let instance = &self.snapshot.instances[index];
             let number = instance.try_number;
             match (instance.state, &instance.ended) {
+                // The DAG no longer has the task, or has it outside of the loop in which the instance is.
+                (None | Some(TaskState::UpForRetry | TaskState::UpForReschedule), _)
+                    if instance.task_index.is_none() =>
+                {
+                    self.change(index, TaskState::Removed, number, None, TransitionKind::KeepDates);
+                }
                 // The instance was cleared while it ran, and the DAG no longer has the task.
                 (Some(TaskState::Restarting), Some(_)) if instance.task_index.is_none() => {
                     self.change(index, TaskState::Removed, number, None, TransitionKind::TryEnded);
@@ -120,6 +126,9 @@ impl<'a> Planner<'a> {
             }
         }
         if self.snapshot.graph.structure.fail_fast {
+            if !failed.is_empty() {
+                self.iterations.clear();
+            }
             failed.into_iter().for_each(|index| self.fail_fast(index));
         }
     }

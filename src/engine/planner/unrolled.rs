@@ -47,6 +47,10 @@ impl Unrolled {
         &structure.tasks[self.nodes[task_index].task]
     }
 
+    pub fn index_in_structure(&self, task_index: usize) -> usize {
+        self.nodes[task_index].task
+    }
+
     pub fn iteration(&self, task_index: usize) -> Option<i32> {
         self.nodes[task_index].iteration.map(|(_, iteration)| iteration)
     }
@@ -64,7 +68,9 @@ impl Unrolled {
     }
 
     pub fn index_in(&self, task_id: &str, iteration: Option<i32>) -> Option<usize> {
-        self.indices_of(task_id).find(|index| self.iteration(*index) == iteration)
+        let mut indices = self.indices_of(task_id);
+        let index = indices.nth(usize::try_from(iteration.unwrap_or(0)).ok()?)?;
+        (self.iteration(index) == iteration).then_some(index)
     }
 
     pub fn index_seen_from(&self, task_index: usize, task_id: &str) -> Option<usize> {

@@ -11,7 +11,7 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use leoflow_engine::model::keys::{InstanceKey, MAX_ITERATIONS, NOT_MAPPED, Position, RunKey};
+use leoflow_engine::model::keys::{InstanceKey, NOT_MAPPED, Position, RunKey};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
@@ -134,10 +134,11 @@ pub fn position(
             let incomplete = || ApiError::bad_request("region_id and region_index must be supplied together");
             let index = region_index.or(map_index).ok_or_else(incomplete)?;
             return match last {
-                0 if (0..MAX_ITERATIONS).contains(&index) => Ok(Some(Position::in_loop(index, NOT_MAPPED))),
-                1.. if (-1..=i32::from(u16::MAX)).contains(&index) => Ok(Some(Position::in_loop(last - 1, index))),
-                _ => Err(unknown()),
-            };
+                0 => Position::checked(Some(index), NOT_MAPPED),
+                last => Position::checked(Some(last - 1), index).filter(|_| index != NOT_MAPPED),
+            }
+            .map(Some)
+            .ok_or_else(unknown);
         }
     }
     match (region_index, map_index) {

@@ -144,8 +144,8 @@ pub async fn pull_xcoms(
         Pull,
     >,
 ) -> Result<Json<Vec<PulledXCom>>, ApiError> {
-    let positions: Option<Vec<Position>> =
-        map_indexes.map(|indexes| indexes.into_iter().map(|index| Position::new(iteration, index)).collect());
+    let positions: Option<Vec<Position>> = map_indexes
+        .map(|indexes| indexes.into_iter().filter_map(|index| Position::checked(iteration, index)).collect());
     let pull = xcoms::Pull {
         run: &RunKey { dag_id, run_id },
         task_ids: &task_ids,

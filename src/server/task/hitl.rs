@@ -3,7 +3,7 @@
 
 use super::{Body, JsonAnswer, request_keys};
 use crate::api::instance::hitl::refusal_response;
-use crate::http::api_error::ApiError;
+use crate::http::api_error::{ApiError, ApiResult};
 use crate::http::datastore::Datastore;
 use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
@@ -45,9 +45,11 @@ pub struct InstanceQuery {
 }
 
 impl InstanceQuery {
-    fn key(&self) -> InstanceKey {
+    fn key(&self) -> ApiResult<InstanceKey> {
         let run = RunKey { dag_id: self.dag_id.clone(), run_id: self.run_id.clone() };
-        InstanceKey::new(run, &self.task_id, Position::new(self.iteration, self.map_index))
+        let position = Position::checked(self.iteration, self.map_index);
+        let position = position.ok_or_else(|| ApiError::bad_request("The task instance cannot exist"))?;
+        Ok(InstanceKey::new(run, &self.task_id, position))
     }
 }
 
@@ -64,7 +66,7 @@ fn view(detail: &Detail) -> Value {
 
 /// Returns the answer to the instance's question, with null fields while there is none; 404 without a question.
 pub async fn get(Datastore(client): Datastore, Body(query): Body<InstanceQuery>) -> JsonAnswer {
-    let detail = hitl::get(&*client, &query.key()).await?;
+    let detail = hitl::get(&*client, &query.key()?).await?;
     detail.as_ref().map(|detail| Json(view(detail))).ok_or_else(|| refusal_response(hitl::Refusal::NotAsked))
 }
 
@@ -76,7 +78,7 @@ pub async fn answer(
     Body(query): Body<InstanceQuery>,
 ) -> JsonAnswer {
     let transaction = client.transaction().await?;
-    let key = query.key();
+    let key = query.key()?;
     let answer =
         Answer { chosen_options: query.chosen_options, params_input: query.params_input, request_created_at: None };
     let detail = match request_keys::record(&transaction, &headers).await? {

@@ -18,6 +18,9 @@ pub async fn add_writer(
     next: Next,
 ) -> Result<Response, ApiError> {
     let key = if trigger < 0 {
+        if request.uri().path().contains("/xcoms/") {
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "A watcher of an asset has no task, and so no XComs"));
+        }
         TryKey { instance: states::key_of_writer(states::WATCHER), try_number: 0 }
     } else {
         let ended = || ApiError::new(StatusCode::GONE, "The task no longer waits for this trigger");

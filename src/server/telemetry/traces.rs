@@ -45,7 +45,7 @@ impl Trace {
 
     fn try_span(&self, TryKey { instance, try_number }: &TryKey) -> String {
         let InstanceKey { task_id, position, .. } = instance;
-        self.span_id(&["try", task_id, &position.stored().to_string(), &try_number.to_string()])
+        self.span_id(&["try", task_id, &position.file_name(), &try_number.to_string()])
     }
 
     /// True if the trace is one of the share `ratio` of all, by the rule of OpenTelemetry's sampler: the last half of

@@ -1,5 +1,4 @@
-//! The parts of the UI about attempts, loops and callbacks of runs. No task is in a loop, and callbacks of DAGs log to
-//! the server's log.
+//! The parts of the UI about attempts and callbacks of runs. Callbacks of DAGs log to the server's log.
 
 use crate::api::instance::instance_views::instance_id;
 use crate::api::prelude::*;

@@ -78,6 +78,12 @@ impl Looped {
         instances.iter().find(|instance| instance["task_id"] == task_id).unwrap().clone()
     }
 
+    /// Requests a change below the run. Returns the HTTP status.
+    fn mark(&self, path: &str, body: &Value) -> u16 {
+        let path = format!("/api/v2/dags/looped/dagRuns/r/{path}");
+        socket_request(&self.0.home, "PATCH", &path, JSON, &body.to_string()).status
+    }
+
     /// Clears an instance: with what is downstream and the later iterations of the loop, or alone.
     fn clear(&self, instance: &Value, later: bool) {
         let body = json!({"dry_run": false, "dag_run_id": "r", "task_instance_ids": [instance["id"]], "only_failed": false,
@@ -109,6 +115,9 @@ fn clearing_a_gate_repeats_later_iterations() {
             "after success 2"
         ]
     );
+    let removed = looped.instance("body.step", 3);
+    let marked = json!({"new_state": "failed", "region_id": removed["region_id"], "region_index": 3});
+    assert_eq!(looped.mark("taskInstances/body.step", &marked), 409, "a removed iteration has no place in the run");
     // It goes on further again, with the next tries of the removed instances.
     looped.0.run(&["variables", "set", "iterations", "3"]).expect(0);
     looped.clear(&looped.instance("body.enough", 1), true);
@@ -154,12 +163,17 @@ fn the_api_names_instances_by_region() {
     };
     assert_eq!(cell("body")["loop_iterations_count"], 2);
     assert_eq!(cell("body.step")["latest_region_index"], 1);
-    // A gate that a user marks as successful stops its loop.
-    let body = json!({"new_state": "failed"}).to_string();
-    let path = format!("{INSTANCES}/body.enough?{region}");
-    assert_eq!(socket_request(&looped.0.home, "PATCH", &path, JSON, &body).status, 200);
+    // A gate that a user marks stops its loop.
+    assert_eq!(looped.mark(&format!("taskInstances/body.enough?{region}"), &json!({"new_state": "failed"})), 200);
     assert_eq!(looped.instance("body.enough", 1)["state"], "failed");
     assert_eq!(looped.instance("body.enough", 0)["state"], "success");
+    // The UI names the region in the body, and the map index in the path.
+    let in_body = json!({"new_state": "skipped", "region_id": instance["region_id"], "region_index": 1});
+    assert_eq!(looped.mark("taskInstances/body.step/-1", &in_body), 200);
+    assert_eq!(looped.mark("taskInstances/body.step/2", &in_body), 400);
+    assert_eq!(looped.mark("taskGroupInstances/body", &in_body), 400);
+    assert_eq!(looped.instance("body.step", 1)["state"], "skipped");
+    assert_eq!(looped.instance("body.step", 0)["state"], "success");
 }
 
 #[test]

@@ -8,7 +8,11 @@ use serde_json::Value;
 
 /// The name of a task instance in a response of the API.
 pub fn name_of(task_instance: &Value) -> String {
-    let position = Position::deserialize(task_instance).unwrap_or(Position::ONLY);
+    // The API names the iteration in a field of Airflow's, the local one beside the map index.
+    let in_loop =
+        task_instance["loop_iteration"]["iteration"].as_i64().and_then(|iteration| i32::try_from(iteration).ok());
+    let named = Position::deserialize(task_instance).unwrap_or(Position::ONLY);
+    let position = Position::checked(in_loop.or(named.iteration()), named.map_index()).unwrap_or(named);
     format!("{}{position}", task_instance["task_id"].as_str().unwrap_or_default())
 }
 
@@ -18,11 +22,12 @@ pub fn split(name: &str) -> (&str, Option<Position>) {
     let in_loop = name.rsplit_once('@').and_then(|(rest, iteration)| Some((rest, number(iteration)?)));
     let (rest, iteration) = in_loop.map_or((name, None), |(rest, iteration)| (rest, Some(iteration)));
     let mapped = rest.strip_suffix(']').and_then(|text| text.rsplit_once('['));
-    match mapped.and_then(|(task_id, index)| Some((task_id, number(index)?))) {
-        Some((task_id, index)) => (task_id, Some(Position::new(iteration, index))),
-        None if iteration.is_some() => (rest, Some(Position::new(iteration, NOT_MAPPED))),
-        None => (name, None),
-    }
+    let mapped = mapped.and_then(|(task_id, index)| Some((task_id, number(index)?)));
+    let (task_id, index) = match mapped {
+        None if iteration.is_none() => return (name, None),
+        mapped => mapped.unwrap_or((rest, NOT_MAPPED)),
+    };
+    Position::checked(iteration, index).map_or((name, None), |position| (task_id, Some(position)))
 }
 
 /// Combines a name with `--map-index`, which must not contradict it.
@@ -51,6 +56,7 @@ mod tests {
         }
         assert_eq!(split("work[x]"), ("work[x]", None));
         assert_eq!(split("work[1]@x"), ("work[1]@x", None));
+        assert_eq!(split("work@99999"), ("work@99999", None));
         assert_eq!(instance_name("work", Some(3)).unwrap(), ("work", Position::mapped(3)));
         assert_eq!(instance_name("work[3]", Some(3)).unwrap(), ("work", Position::mapped(3)));
         assert_eq!(instance_name("work@1", Some(3)).unwrap(), ("work", in_loop(1, 3)));

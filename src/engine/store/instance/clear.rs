@@ -8,6 +8,7 @@ use crate::model::state::TaskState;
 use crate::planner::graph::Graph;
 use crate::store::dag::dags;
 use crate::store::events::{self, Event};
+use crate::store::instance_key::{IN_LOOP, KEY};
 use crate::store::rows::fetch_all;
 use crate::store::run::new_run::{self, TaskDates};
 use crate::store::run::runs;
@@ -130,6 +131,21 @@ impl<'a> Clearing<'a> {
             && !selection.except.iter().any(|id| id == task_id)
     }
 
+    /// The later iterations that [`Self::clear`] removes, because their loops go on from an earlier one.
+    pub async fn removed_by(
+        &mut self,
+        client: &impl GenericClient,
+        key: &RunKey,
+        chosen: &[InstanceKey],
+    ) -> Result<Vec<InstanceKey>> {
+        if self.selection.keeps_later_iterations {
+            return Ok(Vec::new());
+        }
+        let run = runs::get(client, key, ReadFor::Reading).await?;
+        let version = self.versions.of_run(client, run.version_id).await?;
+        removed_by(client, &version.structure, key, chosen).await
+    }
+
     /// Clears the selected instances of a run and moves the run to the chosen version. The caller must have locked the
     /// run before it selected them.
     pub async fn clear(&mut self, transaction: &Transaction<'_>, key: &RunKey, chosen: &[InstanceKey]) -> Result<()> {
@@ -162,6 +178,26 @@ impl<'a> Clearing<'a> {
     }
 }
 
+/// The instances of iterations that a clear of `cleared` removes.
+async fn removed_by(
+    client: &impl GenericClient,
+    structure: &Structure,
+    run: &RunKey,
+    cleared: &[InstanceKey],
+) -> Result<Vec<InstanceKey>> {
+    let mut removed = Vec::new();
+    for (group, last) in cuts(structure, cleared) {
+        let tasks = structure.tasks_of_group(&structure.groups[group].group_id);
+        let query = format!(
+            "SELECT {KEY} FROM task_instance WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND {IN_LOOP}
+               AND map_index >= $4 AND state IS DISTINCT FROM 'removed' ORDER BY {KEY}"
+        );
+        let first = Position::bounds_of(last + 1)[0];
+        removed.extend(fetch_all::<InstanceKey>(client, &query, &[&run.dag_id, &run.run_id, &tasks, &first]).await?);
+    }
+    Ok(removed)
+}
+
 /// The last iterations that stay when these instances are cleared, by the index of the loop's group: the gate of a loop
 /// decides again whether the loop continues.
 fn cuts(structure: &Structure, cleared: &[InstanceKey]) -> HashMap<usize, i32> {
@@ -173,15 +209,18 @@ fn cuts(structure: &Structure, cleared: &[InstanceKey]) -> HashMap<usize, i32> {
 }
 
 /// Returns the named instances, the requested upstream and downstream instances, and the setups and teardowns that all
-/// of these need. As in Airflow, with both directions the instances downstream of upstream instances are included.
+/// of these need. As in Airflow, with both directions the instances downstream of upstream instances are included; not in
+/// a DAG with loops, whose gates would then be selected and remove iterations.
 fn with_relatives(selection: &Selection, relatives: &Relatives<'_>) -> InstanceSet {
     let mut chosen =
         InstanceSet::named(relatives.graph, selection.tasks.iter().map(|(id, position)| (id.as_str(), *position)));
+    let named = chosen.clone();
     if selection.upstream {
-        chosen.extend(relatives.related_to(&chosen, Relation::Upstream));
+        chosen.extend(relatives.related_to(&named, Relation::Upstream));
     }
     if selection.downstream {
-        chosen.extend(relatives.related_to(&chosen, Relation::Downstream));
+        let from = if relatives.graph.structure.has_loops() { &named } else { &chosen.clone() };
+        chosen.extend(relatives.related_to(from, Relation::Downstream));
     }
     chosen.extend(relatives.setups(&chosen));
     chosen

@@ -143,6 +143,7 @@ pub async fn bars(client: &impl GenericClient, run: &RunKey) -> Result<Vec<Bar>>
             SELECT task_id, map_index, greatest(try_number, 0) AS try_number, state, scheduled_at, queued_at, start_date, end_date
             FROM task_instance
             WHERE dag_id = $1 AND run_id = $2 AND {of_instance} = -1 AND state IS DISTINCT FROM 'up_for_retry'
+              AND NOT ({IN_LOOP} AND state IS NOT DISTINCT FROM 'removed')
             UNION ALL
             SELECT t.task_id, t.map_index, t.try_number, t.state, NULL, NULL, coalesce(t.first_start_date, t.start_date), t.end_date
             FROM task_try t JOIN task_instance ti USING ({KEY})

@@ -188,6 +188,10 @@ pub async fn tries(client: &impl GenericClient, key: &InstanceKey) -> Result<Vec
 /// The date of the last change of the state; the column `updated_at` is that of the changes without a date of their own.
 const UPDATED_AT: &str = "greatest(ti.updated_at, ti.scheduled_at, ti.queued_at, ti.start_date, ti.end_date)";
 
+/// The text for the map index; NULL for an instance that is not mapped.
+static RENDERED_MAP_INDEX: LazyLock<String> =
+    LazyLock::new(|| format!("coalesce(ti.rendered_map_index, nullif({}, -1)::text)", map_index_of("ti.map_index")));
+
 list_fields! {
     /// Fields of task instances, for lists. The key has the order of the primary key.
     InstanceField, key: [DagId, RunId, TaskId, MapIndex], filter: InstanceFilter;
@@ -208,8 +212,7 @@ list_fields! {
     RunAfter = time("r.run_after"),
     IntervalStart = time("r.data_interval_start"),
     IntervalEnd = time("r.data_interval_end"),
-    RenderedMapIndex =
-        text("coalesce(ti.rendered_map_index, CASE WHEN ti.map_index >= 0 THEN ti.map_index::text END)"),
+    RenderedMapIndex = text(&RENDERED_MAP_INDEX),
     Operator = text("ti.operator"),
     QueuedAt = time("ti.queued_at"),
     ScheduledAt = time("ti.scheduled_at"),

@@ -110,7 +110,11 @@ async fn of_run(
         fetch_all::<(String, Position, Option<TaskState>)>(client, &query, &[&run.dag_id, &run.run_id]).await?
     {
         let exists = state != Some(TaskState::Removed);
-        let is_named = marking.tasks.contains(&task_id) && marking.position.map_or(exists, |marked| marked == position);
+        // An instance of a removed iteration would have no place in the run.
+        let may_be_named = exists || position.iteration().is_none();
+        let is_named = may_be_named
+            && marking.tasks.contains(&task_id)
+            && marking.position.map_or(exists, |marked| marked == position);
         let index = graph.index_in(&task_id, position.iteration());
         let is_related = exists && index.is_some_and(|index| relatives.contains(index, position.map_index()));
         if state != Some(marking.state) && (is_named || is_related) {

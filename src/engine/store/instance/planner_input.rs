@@ -43,20 +43,21 @@ pub(crate) async fn unroll(client: &impl GenericClient, key: &RunKey, graph: &Gr
     if !structure.has_loops() {
         return Ok(None);
     }
-    let gates = structure.groups.iter().enumerate();
-    let gates: HashMap<&str, usize> =
-        gates.filter_map(|(index, group)| Some((group.repeats.as_ref()?.gate.as_str(), index))).collect();
-    let ids: Vec<&str> = gates.keys().copied().collect();
+    let (_, looped) = structure.ids_outside_and_in_loops();
     let query = format!(
         "SELECT task_id, max(map_index) FROM task_instance
          WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND {IN_LOOP} AND state IS DISTINCT FROM 'removed'
          GROUP BY task_id"
     );
-    let newest: Vec<(String, Position)> = fetch_all(client, &query, &[&key.dag_id, &key.run_id, &ids]).await?;
-    let iterations: HashMap<usize, i32> = newest
-        .into_iter()
-        .filter_map(|(gate, position)| Some((*gates.get(gate.as_str())?, position.iteration()? + 1)))
-        .collect();
+    let newest: Vec<(String, Position)> = fetch_all(client, &query, &[&key.dag_id, &key.run_id, &looped]).await?;
+    let mut iterations: HashMap<usize, i32> = HashMap::new();
+    for (task_id, position) in newest {
+        let loop_group = graph.task_index(&task_id).and_then(|task_index| graph.loop_of(task_index));
+        if let (Some(group), Some(iteration)) = (loop_group, position.iteration()) {
+            let count = iterations.entry(group).or_default();
+            *count = (*count).max(iteration + 1);
+        }
+    }
     let is_first = iterations.values().all(|count| *count == 1);
     Ok((!is_first).then(|| Graph::with_iterations(Arc::clone(structure), &iterations)))
 }

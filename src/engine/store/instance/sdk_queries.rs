@@ -1,7 +1,7 @@
 //! Queries for runs and task instances by dates, ids and states. Running tasks send them through functions of Airflow's
 //! SDK, or poll them as sensors, which the scheduler does for some.
 
-use crate::model::keys::RunKey;
+use crate::model::keys::{Position, RunKey};
 use crate::store::dag::dags;
 use crate::store::instance_key::map_index_of;
 use crate::store::rows::{fetch_one, fetch_optional, from_row};
@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 use serde::Deserialize;
 use serde_json::Value;
+use std::sync::LazyLock;
 use tokio_postgres::types::ToSql;
 
 /// Selects runs; a field that is `None` or empty does not filter.
@@ -76,12 +77,23 @@ pub async fn count_runs(client: &impl GenericClient, runs: &SdkRunFilter) -> Res
     fetch_one(client, query, &[&runs.dag_id, &run_ids, &dates, &states]).await
 }
 
+/// SQL condition: an instance outside of loops, or of the newest iteration that has not been removed. As in Airflow, the
+/// SDK sees only these.
+const NEWEST: &str = "(ti.map_index >= -1 OR ti.state IS DISTINCT FROM 'removed' AND (ti.map_index >> 16) = (
+    SELECT max(o.map_index >> 16) FROM task_instance o
+    WHERE (o.dag_id, o.run_id, o.task_id) = (ti.dag_id, ti.run_id, ti.task_id) AND o.state IS DISTINCT FROM 'removed'))";
+
 /// SQL tables and conditions for an `SdkInstanceFilter`, except its states.
-const MATCHING: &str = "
+static MATCHING: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
     FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
-    WHERE ti.dag_id = $1 AND ($2::text[] IS NULL OR ti.run_id = ANY ($2))
+    WHERE {NEWEST} AND ti.dag_id = $1 AND ($2::text[] IS NULL OR ti.run_id = ANY ($2))
       AND ($3::timestamptz[] IS NULL OR r.logical_date = ANY ($3)) AND ($4::text[] IS NULL OR ti.task_id = ANY ($4))
-      AND ($5::integer IS NULL OR ti.map_index = $5)";
+      AND ($5::integer IS NULL OR {} = $5)",
+        map_index_of("ti.map_index")
+    )
+});
 
 /// Counts task instances. With `task_ids` and `group_id`, only the named tasks in the group count.
 pub async fn count_instances(client: &impl GenericClient, filter: &SdkInstanceFilter) -> Result<i64> {
@@ -93,7 +105,8 @@ pub async fn count_instances(client: &impl GenericClient, filter: &SdkInstanceFi
             None => in_group,
         });
     }
-    let query = format!("SELECT count(*) {MATCHING} AND ($6::text[] IS NULL OR coalesce(ti.state, 'null') = ANY ($6))");
+    let matching = &*MATCHING;
+    let query = format!("SELECT count(*) {matching} AND ($6::text[] IS NULL OR coalesce(ti.state, 'null') = ANY ($6))");
     let (run_ids, dates, states) = (non_empty(&filter.run_ids), non_empty(&filter.dates), non_empty(&filter.states));
     let parameters: [&(dyn ToSql + Sync); 6] = [&filter.dag_id, &run_ids, &dates, &tasks, &filter.map_index, &states];
     fetch_one(client, &query, &parameters).await
@@ -109,9 +122,11 @@ pub async fn states(client: &impl GenericClient, filter: &SdkInstanceFilter) -> 
     }
     let query = format!(
         "SELECT coalesce(json_object_agg(run_id, states), '{{}}') FROM (
-            SELECT ti.run_id, json_object_agg(CASE WHEN ti.map_index < 0 THEN ti.task_id
-                                                   ELSE ti.task_id || '_' || ti.map_index END, ti.state) AS states
-            {MATCHING} GROUP BY ti.run_id) by_run"
+            SELECT ti.run_id, json_object_agg(CASE WHEN {index} < 0 THEN ti.task_id
+                                                   ELSE ti.task_id || '_' || {index} END, ti.state) AS states
+            {matching} GROUP BY ti.run_id) by_run",
+        index = map_index_of("ti.map_index"),
+        matching = *MATCHING
     );
     let (run_ids, dates) = (non_empty(&filter.run_ids), non_empty(&filter.dates));
     fetch_one(client, &query, &[&filter.dag_id, &run_ids, &dates, &tasks, &filter.map_index]).await
@@ -145,6 +160,7 @@ pub struct PreviousInstance {
     pub dag_id: String,
     pub task_id: String,
     pub map_index: i32,
+    pub iteration: Option<i32>,
     pub logical_date: Option<Timestamp>,
     pub state: Option<String>,
 }
@@ -154,14 +170,15 @@ pub async fn previous_instance(client: &impl GenericClient, filter: &PreviousIns
     let query = "
         SELECT json_build_object('task_id', ti.task_id, 'dag_id', ti.dag_id, 'run_id', ti.run_id,
             'logical_date', r.logical_date, 'start_date', ti.start_date, 'end_date', ti.end_date, 'state', ti.state,
-            'try_number', ti.try_number, 'map_index', ti.map_index,
+            'try_number', ti.try_number, 'map_index', $6::integer,
             'duration', extract(epoch FROM ti.end_date - ti.start_date))
         FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
         WHERE ti.dag_id = $1 AND ti.task_id = $2 AND ti.map_index = $3
           AND ($4::timestamptz IS NULL OR r.logical_date < $4) AND ($5::text IS NULL OR ti.state = $5)
         ORDER BY r.logical_date DESC NULLS FIRST LIMIT 1";
-    let PreviousInstance { dag_id, task_id, map_index, logical_date, state } = filter;
-    fetch_optional(client, query, &[dag_id, task_id, map_index, logical_date, state]).await
+    let PreviousInstance { dag_id, task_id, map_index, iteration, logical_date, state } = filter;
+    let Some(position) = Position::checked(*iteration, *map_index) else { return Ok(None) };
+    fetch_optional(client, query, &[dag_id, task_id, &position, logical_date, state, map_index]).await
 }
 
 /// The objects to count.
@@ -189,10 +206,12 @@ pub async fn count(
             fetch_one(client, query, &[&dag_id, &dates, &states]).await
         }
         CountTarget::Tasks(task_ids) => {
-            let query = "
-                SELECT count(*) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
-                WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.state = ANY ($3) AND ti.task_id = ANY ($4)";
-            fetch_one(client, query, &[&dag_id, &dates, &states, &task_ids]).await
+            let query = format!(
+                "SELECT count(*) FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
+                 WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.state = ANY ($3) AND ti.task_id = ANY ($4)
+                   AND {NEWEST}"
+            );
+            fetch_one(client, &query, &[&dag_id, &dates, &states, &task_ids]).await
         }
         CountTarget::Group(group) => {
             let structure = dags::get(client, dag_id).await?.structure;
@@ -201,12 +220,13 @@ pub async fn count(
                 return Err(StoreError::NotFound { what: "task group", id: format!("{group} in DAG {dag_id}") });
             }
             let group_tasks = structure.tasks_of_group(group);
-            let query = "
-                SELECT count(*) FROM (
+            let query = format!(
+                "SELECT count(*) FROM (
                     SELECT r.run_id FROM task_instance ti JOIN dag_run r USING (dag_id, run_id)
-                    WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.task_id = ANY ($4)
-                    GROUP BY r.run_id HAVING bool_and(coalesce(ti.state = ANY ($3), false))) whole";
-            fetch_one(client, query, &[&dag_id, &dates, &states, &group_tasks]).await
+                    WHERE ti.dag_id = $1 AND r.logical_date = ANY ($2) AND ti.task_id = ANY ($4) AND {NEWEST}
+                    GROUP BY r.run_id HAVING bool_and(coalesce(ti.state = ANY ($3), false))) whole"
+            );
+            fetch_one(client, &query, &[&dag_id, &dates, &states, &group_tasks]).await
         }
     }
 }

@@ -119,8 +119,9 @@ pub async fn waiting(client: &impl GenericClient) -> Result<Vec<Waiting>> {
 /// The try that waits for a trigger; `None` if the trigger has fired or its task no longer waits.
 pub async fn find_try(client: &impl GenericClient, trigger: i64) -> Result<Option<TryKey>> {
     let query = format!(
-        "SELECT {} FROM task_trigger w JOIN task_try t USING ({TRY_KEY})
-         WHERE w.id = $1 AND w.fired_at IS NULL AND t.state = 'deferred'",
+        "SELECT {} FROM task_trigger w JOIN task_try t USING ({TRY_KEY}) JOIN task_instance ti USING ({KEY})
+         WHERE w.id = $1 AND w.fired_at IS NULL AND t.state = 'deferred' AND ti.state IN ('running', t.state)
+           AND ti.try_number = w.try_number",
         TRY.of("t")
     );
     fetch_optional(client, &query, &[&trigger]).await

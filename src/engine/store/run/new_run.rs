@@ -7,6 +7,7 @@ use crate::planner::graph::Graph;
 use crate::schedule::timetable::{Interval, Partition};
 use crate::store::Result;
 use crate::store::events::{self, Event};
+use crate::store::instance::planner_input;
 use crate::store::instance_key::IN_LOOP;
 use crate::store::rows::fetch_all;
 use crate::store::transition::instance;
@@ -124,7 +125,7 @@ pub async fn insert(transaction: &Transaction<'_>, run: &NewRun<'_>, structure: 
         return Ok(false);
     }
     let task_dates = TaskDates::of_run(run.logical_date, run.backfill.map(|(id, _)| id));
-    let new_instances = initial_instances(structure, &HashSet::new(), task_dates);
+    let new_instances = initial_instances(structure, graph_of(structure).as_ref(), &HashSet::new(), task_dates);
     // The statements are pipelined, since a thousand DAGs may each get a run.
     try_join3(
         instance::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new_instances),
@@ -215,7 +216,7 @@ pub(crate) async fn insert_all(
     ];
     let created: HashSet<String> = fetch_all(transaction, query, &parameters).await?.into_iter().collect();
     let created_ids: Vec<&str> = created.iter().map(String::as_str).collect();
-    let new_instances = initial_instances(structure, &HashSet::new(), TaskDates::Ignored);
+    let new_instances = initial_instances(structure, graph_of(structure).as_ref(), &HashSet::new(), TaskDates::Ignored);
     instance::insert(transaction, &first.key.dag_id, &created_ids, &new_instances).await?;
     // One event for all runs, since displays reload the whole list.
     events::notify(transaction, &Event::Dags).await?;
@@ -240,33 +241,41 @@ pub(crate) async fn missing<'a>(
     structure: &'a Structure,
     task_dates: TaskDates,
 ) -> Result<Vec<(&'a Task, Position)>> {
-    let query = format!("SELECT DISTINCT task_id, {IN_LOOP} FROM task_instance WHERE dag_id = $1 AND run_id = $2");
-    let existing = fetch_all(client, &query, &[&key.dag_id, &key.run_id]).await?.into_iter().collect();
-    Ok(initial_instances(structure, &existing, task_dates))
+    // A removed iteration begins again only if its loop does.
+    let query = format!(
+        "SELECT DISTINCT task_id, CASE WHEN {IN_LOOP} THEN map_index >> 16 END FROM task_instance
+         WHERE dag_id = $1 AND run_id = $2 AND NOT ({IN_LOOP} AND state IS NOT DISTINCT FROM 'removed')"
+    );
+    let existing: Vec<(String, Option<i32>)> = fetch_all(client, &query, &[&key.dag_id, &key.run_id]).await?;
+    let iteration = |stored: i32| Position::from_stored(stored << 16).iteration();
+    let existing = existing.into_iter().map(|(task_id, stored)| (task_id, stored.and_then(iteration))).collect();
+    let Some(graph) = graph_of(structure) else { return Ok(initial_instances(structure, None, &existing, task_dates)) };
+    let graph = planner_input::unroll(client, key, &graph).await?.unwrap_or(graph);
+    Ok(initial_instances(structure, Some(&graph), &existing, task_dates))
 }
 
-/// The initial instances of a run, except those of `existing` tasks: their ids, and whether they are in a loop. Of a loop,
-/// those of the first iteration.
+/// The graph of a DAG with groups or mapped tasks. Others need none to create their instances.
+fn graph_of(structure: &Structure) -> Option<Graph> {
+    let needs_graph = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
+    needs_graph.then(|| Graph::new(structure.clone()))
+}
+
+/// The initial instances of a run, except those of `existing` tasks: their ids, and their iterations in a loop.
 fn initial_instances<'a>(
     structure: &'a Structure,
-    existing: &HashSet<(String, bool)>,
+    graph: Option<&Graph>,
+    existing: &HashSet<(String, Option<i32>)>,
     task_dates: TaskDates,
 ) -> Vec<(&'a Task, Position)> {
-    // Only tasks in groups and mapped ones need the graph. It has the tasks in the order of the structure.
-    let has_mapped = structure.tasks.iter().any(|task| task.mapped || task.group.is_some());
-    let graph = has_mapped.then(|| Graph::new(structure.clone()));
     let mut rows: Vec<(&Task, Position)> = Vec::new();
-    for (task_index, task) in structure.tasks.iter().enumerate() {
-        let iteration = graph.as_ref().and_then(|graph| graph.iteration(task_index));
-        if existing.contains(&(task.task_id.clone(), iteration.is_some())) || !task_dates.allow(task) {
+    for task_index in 0..graph.map_or(structure.tasks.len(), Graph::len) {
+        let task = &structure.tasks[graph.map_or(task_index, |graph| graph.index_in_structure(task_index))];
+        let iteration = graph.and_then(|graph| graph.iteration(task_index));
+        if existing.contains(&(task.task_id.clone(), iteration)) || !task_dates.allow(task) {
             continue;
         }
         let position = |map_index| Position::new(iteration, map_index);
-        match graph
-            .as_ref()
-            .filter(|graph| graph.is_expandable(task_index))
-            .map(|graph| graph.count(task_index, &|_| None))
-        {
+        match graph.filter(|graph| graph.is_expandable(task_index)).map(|graph| graph.count(task_index, &|_| None)) {
             Some(Some(count @ 1..)) => {
                 let indexes = (0..count).map(|index| i32::try_from(index).unwrap_or(i32::MAX));
                 rows.extend(indexes.map(|index| (task, position(index))));

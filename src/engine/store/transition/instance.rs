@@ -244,7 +244,9 @@ pub async fn restore(client: &impl GenericClient, run: &RunKey, structure: &Stru
 /// the loop. The caller must have locked the run.
 pub async fn remove_iterations(client: &impl GenericClient, run: &RunKey, tasks: &[String], first: i32) -> Result<()> {
     let query = format!(
-        "UPDATE task_instance SET state = $5, due_at = NULL, updated_at = clock_timestamp()
+        "UPDATE task_instance SET state = $5, due_at = NULL, updated_at = clock_timestamp(),
+                -- An instance that has started and not ended would wait without a process.
+                end_date = CASE WHEN start_date IS NULL THEN end_date ELSE coalesce(end_date, now()) END
          WHERE dag_id = $1 AND run_id = $2 AND task_id = ANY ($3) AND {IN_LOOP} AND map_index >= $4"
     );
     let first = Position::in_loop(first, NOT_MAPPED);

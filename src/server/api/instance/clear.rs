@@ -162,10 +162,19 @@ impl ClearTaskInstancesBody {
             .collect();
         let task = |id: &String| match known.get(&id.to_lowercase()) {
             None => Err(ApiError::not_found(format!("Task instance {id} not found in run {}", run.run_id))),
-            Some(key) if self.whole_expansion_ids.contains(id) => Ok((key.task_id.clone(), None)),
-            Some(key) => Ok((key.task_id.clone(), Some(key.position))),
+            Some(key) if !self.whole_expansion_ids.contains(id) => Ok(vec![(key.task_id.clone(), Some(key.position))]),
+            Some(key) if key.position.iteration().is_none() => Ok(vec![(key.task_id.clone(), None)]),
+            // In a loop, the instances of the same iteration.
+            Some(key) => {
+                let is_sibling = |other: &&InstanceKey| {
+                    other.task_id == key.task_id && other.position.iteration() == key.position.iteration()
+                };
+                let siblings = known.values().filter(is_sibling);
+                Ok(siblings.map(|other| (other.task_id.clone(), Some(other.position))).collect())
+            }
         };
-        ids.iter().map(task).collect()
+        let tasks: Vec<Vec<_>> = ids.iter().map(task).collect::<ApiResult<_>>()?;
+        Ok(tasks.concat())
     }
 
     /// Returns the runs whose instances the request selects.
@@ -231,20 +240,21 @@ pub async fn task_instances(
     let mut selected = Vec::new();
     for run in runs {
         let keys = clearing.select(&transaction, &run).await?;
+        let all = [keys.as_slice(), &clearing.removed_by(&transaction, &run, &keys).await?].concat();
         if body.dry_run || keys.is_empty() {
-            selected.extend(keys);
+            selected.extend(all);
             continue;
         }
         if body.prevent_running_task {
-            refuse_running(&transaction, &keys).await?;
+            refuse_running(&transaction, &all).await?;
         }
         clearing.clear(&transaction, &run, &keys).await?;
         if body.keep_task_state == Some(false) {
-            for key in &keys {
+            for key in &all {
                 states::delete_of_task(&transaction, key, None).await?;
             }
         }
-        selected.extend(keys);
+        selected.extend(all);
     }
     if let Some(note) = body.note.as_deref().filter(|_| !body.dry_run) {
         instances::set_note(&transaction, &selected, Some(note).filter(|note| !note.is_empty())).await?;

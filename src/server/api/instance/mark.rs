@@ -5,7 +5,7 @@ use super::instance_views::TaskInstanceCollectionResponse;
 use super::task_instances::{MapIndexQuery, missing_instances, tasks_of_group};
 use crate::api::instance_path::instance_key_from_query;
 use crate::api::prelude::*;
-use crate::api::regions;
+use crate::api::regions::{self, Region};
 use crate::api::views::Uuid;
 use crate::history::deleted_logs::DeletedLogs;
 use crate::http::body::nullable;
@@ -13,7 +13,7 @@ use crate::http::changes::is_in_mask;
 use crate::http::openapi::operation::Schemas;
 use crate::http::query::{Query, UPDATE_MASK, UpdateMaskQuery};
 use crate::http::request::PathParts;
-use leoflow_engine::model::keys::Position;
+use leoflow_engine::model::keys::{NOT_MAPPED, Position};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::instance::instances;
 use leoflow_engine::store::instance::mark::{self, Marking};
@@ -51,14 +51,27 @@ pub struct Change {
 }
 
 impl PatchTaskInstanceBody {
-    /// Returns the position that the request selects; `position` is the one of its path or query.
+    /// Returns the position that the request selects; `position` is the one of its path or query. In a loop the region
+    /// tells the whole position, and the other names only its index, or nothing with -1.
     fn position(&self, position: Option<Position>) -> ApiResult<Option<Position>> {
         let named = regions::position("body", self.region_id.as_deref(), self.region_index, None)?;
-        match (named, position) {
-            (Some(named), Some(position)) if named != position => {
-                Err(ApiError::bad_request("map_index and region_index must identify the same stored index"))
-            }
-            (named, position) => Ok(named.or(position)),
+        let (Some(named), Some(position)) = (named, position) else { return Ok(named.or(position)) };
+        let is_its_index = |index| index == NOT_MAPPED || Some(index) == self.region_index;
+        let agree = named == position
+            || (named.iteration().is_some() && position.iteration().is_none() && is_its_index(position.map_index()));
+        match agree {
+            true => Ok(Some(named)),
+            false => Err(ApiError::bad_request("map_index and region_index must identify the same stored index")),
+        }
+    }
+
+    /// Refuses a group in one iteration of a loop.
+    fn check_group(&self) -> ApiResult<()> {
+        match self.position(None)?.and_then(Position::iteration) {
+            Some(iteration) => Err(ApiError::bad_request(format!(
+                "A task group cannot be marked in one iteration; mark its tasks in the iteration {iteration} one by one"
+            ))),
+            None => Ok(()),
         }
     }
 
@@ -202,11 +215,12 @@ query! {
 }
 
 impl InstancePath {
-    /// Resolves the position from the path, or else from the query.
-    fn read(self, params: &Params) -> ApiResult<(RunKey, String, Option<Position>)> {
-        let position = match self.map_index.map(Position::from_stored) {
+    /// Resolves the position from the region in a loop, or else from the path, or else from the query.
+    fn read(self, region: Position, params: &Params) -> ApiResult<(RunKey, String, Option<Position>)> {
+        let position = match self.map_index {
+            _ if region.iteration().is_some() => Some(region),
+            Some(map_index) => Some(Position::mapped(map_index)),
             None => params.position()?,
-            position => position,
         };
         Ok((RunKey { dag_id: self.dag_id, run_id: self.run_id }, self.task_id, position))
     }
@@ -216,10 +230,11 @@ impl InstancePath {
 pub async fn patch<Q: Query>(
     State(state): Shared,
     Segments(path): Segments<InstancePath>,
+    Region(region): Region,
     params: QueryParams<Q>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
-    let (run, task_id, position) = path.read(&params)?;
+    let (run, task_id, position) = path.read(region, &params)?;
     let position = body.position(position)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let mut client = state.core.database.get().await?;
@@ -238,10 +253,11 @@ pub async fn patch<Q: Query>(
 pub async fn dry_run<Q: Query>(
     Datastore(mut client): Datastore,
     Segments(path): Segments<InstancePath>,
+    Region(region): Region,
     params: QueryParams<Q>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
-    let (run, task_id, position) = path.read(&params)?;
+    let (run, task_id, position) = path.read(region, &params)?;
     let position = body.position(position)?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let transaction = client.transaction().await?;
@@ -255,7 +271,7 @@ pub async fn patch_group(
     params: QueryParams<UpdateMaskQuery>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
-    body.position(None)?;
+    body.check_group()?;
     let change = body.into_change(&params.texts("update_mask"))?;
     let run = RunKey { dag_id, run_id };
     let mut client = state.core.database.get().await?;
@@ -276,7 +292,7 @@ pub async fn dry_run_group(
     Segments((dag_id, run_id, group_id)): Segments<TaskPath>,
     Body(body): Body<PatchTaskInstanceBody>,
 ) -> JsonResult<TaskInstanceCollectionResponse> {
-    body.position(None)?;
+    body.check_group()?;
     let change = body.into_change(&[])?;
     let run = RunKey { dag_id, run_id };
     let transaction = client.transaction().await?;

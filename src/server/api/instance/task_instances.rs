@@ -80,7 +80,7 @@ const FIELDS: Fields<InstanceField> = Fields {
 query! {
     pub InstancesQuery(FIELDS) {
         Parameter::new("task_group_id", Kind::Text),
-        // Select iterations of loops; no task here is in a loop.
+        // Select iterations of a loop.
         Parameter::new("loop_id", Kind::Text),
         Parameter::new("iteration", Kind::Count),
         Parameter::new("teams", Kind::Texts),

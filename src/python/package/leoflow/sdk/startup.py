@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 BUNDLE = "leoflow"
 # Namespace of the UUIDs that Airflow requires: Leoflow's task instances have none, so they are derived from names.
-LOOP_FIELDS = ("node_id", "max_iterations", "terminal_task_id", "terminal_is_mapped")
 NAMES = uuid.UUID("8a4b5a9e-9c35-4e0b-9d55-1d3a0d6a1c52")
+LOOP_FIELDS = ("node_id", "max_iterations", "terminal_task_id", "terminal_is_mapped")
 
 
 def instance_id(spec: dict[str, Any]) -> uuid.UUID:
-    parts = [spec[name] for name in ("dag_id", "run_id", "task_id", "map_index", "try_number", "iteration") if name in spec]
+    names = ("dag_id", "run_id", "task_id", "map_index", "try_number", "iteration")
+    parts = [spec[name] for name in names if name != "iteration" or spec.get(name) is not None]
     return uuid.uuid5(NAMES, "\0".join(map(str, parts)))
 
 

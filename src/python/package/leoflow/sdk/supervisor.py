@@ -214,6 +214,9 @@ class TaskSupervisor(Supervisor):
     def previous_instance(self, message):
         body = {"dag_id": message.dag_id, "task_id": message.task_id, "map_index": message.map_index,
                 "logical_date": iso(message.logical_date), "state": plain(message.state)}
+        loop = self.spec.get("loop")
+        if loop and message.dag_id == self.spec["dag_id"] and message.task_id in loop["tasks"]:
+            body["iteration"] = self.spec["iteration"]
         return make("PreviousTIResult", task_instance=self.ask("instances/previous", body))
 
     def first_start(self, _message):

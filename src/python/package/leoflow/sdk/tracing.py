@@ -50,7 +50,9 @@ def carrier(spec: dict[str, Any], share: float) -> dict[str, str]:
         return hashlib.sha256("\0".join((*run, *map(str, others))).encode()).hexdigest()
 
     trace = digest("trace")[:32]
-    span = digest("try", spec["task_id"], spec["map_index"], spec["try_number"])[:16]
+    iteration = spec.get("iteration")
+    position = spec["map_index"] if iteration is None else f"{iteration}_{spec['map_index']}"
+    span = digest("try", spec["task_id"], position, spec["try_number"])[:16]
     is_sampled = share > 0 and int(trace[16:], 16) <= share * (2**64 - 1)
     return {"traceparent": f"00-{trace}-{span}-{'01' if is_sampled else '00'}"}
 

@@ -7,6 +7,7 @@ import contextvars
 import os
 
 from leoflow.common import leoflow_server
+from leoflow.common.client import ServerError
 from leoflow.running import trigger_host
 from leoflow.sdk import logs, named_classes, older_versions, startup
 from leoflow.sdk.messages import xcoms
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-# The request for the trigger whose code is running; it is copied to the threads that the code starts.
-REQUEST: contextvars.ContextVar[dict[str, Any]] = contextvars.ContextVar("request")
+# The request for the trigger whose code is running, copied to the threads that the code starts with a copy of its context.
+REQUEST: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("request", default=None)
 # Messages that belong to a running task, not to its trigger.
 TASK_MESSAGES = ("CreateHITLDetailPayload", "TriggerDagRun", "GetPrevSuccessfulDagRun", "UpdateDagRunNote")
 # Requests about the task instance of the trigger.
@@ -40,7 +41,10 @@ class TriggerSupervisor(TaskSupervisor):
 
     def ask(self, path: str, body: Any = None, method: str | None = None) -> Any:
         if path in OWN_REQUESTS:
-            path = f"of/{REQUEST.get()['id']}/{path}"
+            request = REQUEST.get()
+            if request is None:
+                raise ServerError(400, "a thread without the context of its trigger has no task: start it with asyncio.to_thread")
+            path = f"of/{request['id']}/{path}"
         return leoflow_server.client().request(method or ("GET" if body is None else "POST"), f"/local/triggers/{path}", body)
 
 
@@ -51,7 +55,7 @@ class WaitingInstance:
         return self.get(name)
 
     def get(self, name, default=None):
-        return REQUEST.get().get("of", {}).get(name, default)
+        return (REQUEST.get() or {}).get("of", {}).get(name, default)
 
 
 # The task instances of running triggers, by Airflow's id.

@@ -36,7 +36,13 @@ class Assets:
             raise
 
     def inactive_assets(self, _message):
-        rows = self.supervisor.ask("assets/inactive")
+        try:
+            rows = self.supervisor.ask("assets/inactive")
+        except ServerError as error:
+            # The server is of an earlier release after a rollback.
+            if error.status != 404:
+                raise
+            rows = []
         return make("InactiveAssetsResult", inactive_assets=[{**row, "type": "Asset"} for row in rows])
 
     def assets_of_alias(self, message):

@@ -53,9 +53,9 @@ class XComs:
 
     def iteration(self, message):
         """Returns the iteration of the loop from which the values of a task come: that of the reading task, or the one
-        before, if both are in one loop of one run; otherwise None, for all iterations."""
-        loop = self.spec.get("loop")
-        is_shared = loop is not None and message.task_id in loop["tasks"]
+        before, if both are in one loop of one run; otherwise None, for all iterations. A trigger reads its own task's."""
+        tasks = self.spec["loop"]["tasks"] if self.spec.get("loop") else [self.spec["task_id"]]
+        is_shared = self.spec.get("iteration") is not None and message.task_id in tasks
         if not is_shared or (message.dag_id, message.run_id) != (self.spec["dag_id"], self.spec["run_id"]):
             return None
         return self.spec["iteration"] - (1 if getattr(message, "previous_iteration", False) else 0)
