@@ -139,10 +139,10 @@ fn a_retry_policy_reschedules_and_gives_reasons_and_a_task_notes_its_run() {
 fn what_this_release_does_not_know_is_refused_by_name_and_line() {
     let test = started();
     let looping = "from airflow.sdk import DAG, task, task_group\nwith DAG('looping'):\n    @task_group\n    \
-                   def tries():\n        @task\n        def t(): pass\n        t()\n    tries.loop(max_iterations=3)\n";
+                   def tries():\n        @task\n        def t(): pass\n        t()\n    tries.loop(max_iterations=40_000)\n";
     test.save("looping/dag.py", looping);
     let error = "SELECT stack_trace FROM import_error WHERE filename LIKE '%looping%'";
     wait_until("an import error", SOON, || !test.sql(error).is_empty());
     let text = test.sql(error);
-    assert!(text.contains("looping/dag.py:4") && text.contains("the task group 'tries'"), "{text}");
+    assert!(text.contains("looping/dag.py:4") && text.contains("max_iterations=40000 of the loop 'tries'"), "{text}");
 }
