@@ -26,7 +26,7 @@ IDS = {
 }
 # Statuses of operations that the server refuses by default, as Airflow does.
 REFUSED = {
-    "get_callback_logs": [404], "get_loop_summary": [404], "get_loop_history": [404],
+    "get_callback_logs": [404], "get_loop_summary": [422], "get_loop_history": [422],
     "list_teams": [403], "get_pending_partitioned_dag_run": [404], "get_external_log_url": [400],
     "test_connection": [403], "enqueue_connection_test": [403], "get_connection_test": [403, 404, 422],
 }
