@@ -1,5 +1,6 @@
--- loses: deleted rows of task_instance, deleted rows of task_try, deleted rows of xcom, deleted rows of task_trigger, deleted rows of task_state, deleted rows of hitl_detail, deleted rows of hitl_detail_history, deleted rows of rendered_task_instance_fields, deleted rows of dag_callback, changed rows of dag_run, changed rows of asset_event, changed rows of asset_state, changed rows of event_log, changed rows of notification, column loop_stops of task_try
--- An earlier release knows no loops: it would neither run their tasks nor end their runs.
+-- loses: deleted rows of task_instance, deleted rows of task_state, deleted rows of dag_callback, changed rows of dag_run, changed rows of asset_event, changed rows of asset_state, changed rows of event_log, changed rows of notification, column loop_stops of task_try
+-- An earlier release knows no loops: it would neither run their tasks nor end their runs. What belongs to an instance is
+-- deleted with it, such as its tries and XComs.
 UPDATE dag_run r SET state = 'failed', end_date = now() WHERE state IN ('queued', 'running')
     AND EXISTS (SELECT FROM task_instance ti WHERE (ti.dag_id, ti.run_id) = (r.dag_id, r.run_id) AND ti.map_index < -1);
 DELETE FROM task_state WHERE map_index < -1;
