@@ -7,7 +7,6 @@ use leoflow::engine::model::state::TaskState;
 use leoflow::engine::planner::graph::Graph;
 use leoflow::engine::planner::plan::{EndedTry, Instance, Outcome, Snapshot, plan};
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 const INSTANCES: i32 = 10_000;
@@ -81,21 +80,7 @@ fn instance(task_index: usize, map_index: i32, state: Option<TaskState>) -> Inst
 }
 
 fn measure(name: &str, (graph, instances): (Graph, Vec<Instance>)) {
-    let snapshot = Snapshot {
-        graph: &graph,
-        is_paused: false,
-        now: Timestamp::UNIX_EPOCH,
-        logical_date: None,
-        not_before: None,
-        polled: HashMap::new(),
-        dates: None,
-        deadline: None,
-        marked: None,
-        lengths: HashMap::new(),
-        decisions: HashMap::new(),
-        held_by_past: HashSet::new(),
-        instances,
-    };
+    let snapshot = Snapshot::new(&graph, instances, Timestamp::UNIX_EPOCH);
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let begun = Instant::now();

@@ -7,7 +7,7 @@ use crate::model::keys::Position;
 use crate::model::state::{RunState, TaskState};
 use jiff::Timestamp;
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// `before`, then a loop of `step` and `gate` with at most three iterations, then `after` and, also after a failure,
@@ -62,21 +62,7 @@ impl Play {
             for instance in &mut self.instances {
                 instance.task_index = self.graph.index_in(&instance.task_id, instance.position.iteration());
             }
-            let snapshot = Snapshot {
-                graph: &self.graph,
-                is_paused: false,
-                instances: self.instances.clone(),
-                now: Timestamp::UNIX_EPOCH,
-                logical_date: None,
-                not_before: None,
-                polled: HashMap::new(),
-                dates: None,
-                deadline: None,
-                marked: None,
-                lengths: HashMap::new(),
-                decisions: HashMap::new(),
-                held_by_past: HashSet::new(),
-            };
+            let snapshot = Snapshot::new(&self.graph, self.instances.clone(), Timestamp::UNIX_EPOCH);
             let plan = plan(&snapshot);
             plan.apply(&self.graph, &mut self.instances);
             self.run = plan.run.map(|(state, _)| state);

@@ -7,7 +7,7 @@ use crate::model::keys::Position;
 use crate::model::state::{RunState, TaskState};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// `load` is mapped over the list of `files`, and so is the group of `a` and `b`; `total` is downstream of both.
 fn graph(rule: &str) -> Graph {
@@ -67,19 +67,9 @@ impl Play {
                 .map(|length| (self.graph.task_index("files").unwrap(), Returned::Elements(*length)))
                 .collect();
             let snapshot = Snapshot {
-                graph: &self.graph,
-                is_paused: false,
-                instances: self.instances.clone(),
-                now: Timestamp::UNIX_EPOCH,
-                logical_date: None,
-                not_before: None,
-                polled: HashMap::new(),
-                dates: None,
-                deadline: None,
-                marked: None,
                 lengths,
                 decisions: self.decisions.clone(),
-                held_by_past: HashSet::new(),
+                ..Snapshot::new(&self.graph, self.instances.clone(), Timestamp::UNIX_EPOCH)
             };
             let plan = plan(&snapshot);
             assert!(turn == 0 || plan.transitions.is_empty() && plan.restored.is_empty() && plan.added.is_empty());

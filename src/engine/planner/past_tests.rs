@@ -41,19 +41,10 @@ fn states(graph: &Graph, outcome: Outcome, skips: &[&str], is_held: bool) -> [Op
     };
     let skipped: HashSet<String> = ended.skips.iter().cloned().collect();
     let snapshot = Snapshot {
-        graph,
-        is_paused: false,
-        instances: (0..3).map(instance).collect(),
-        now: Timestamp::UNIX_EPOCH,
         logical_date: Some(Timestamp::UNIX_EPOCH),
-        not_before: None,
-        polled: HashMap::new(),
-        dates: None,
-        deadline: None,
-        marked: None,
-        lengths: HashMap::new(),
         decisions: HashMap::from([((0, -1), Decision::Skipped(skipped))]),
         held_by_past: if is_held { HashSet::from([1]) } else { HashSet::new() },
+        ..Snapshot::new(graph, (0..3).map(instance).collect(), Timestamp::UNIX_EPOCH)
     };
     let plan = plan(&snapshot);
     let states = plan.states_after(&snapshot);

@@ -179,23 +179,12 @@ fn play(seed: u64) {
         .collect();
     for step in 0..1000 {
         let snapshot = Snapshot {
-            graph: &graph,
-            is_paused: false,
-            instances: instances.clone(),
-            now: Timestamp::UNIX_EPOCH,
-            logical_date: None,
-            not_before: None,
-            polled: HashMap::new(),
-            dates: None,
-            deadline: None,
-            marked: None,
             lengths: model
                 .lengths
                 .iter()
                 .map(|(id, length)| (graph.task_index(id).unwrap(), Returned::Elements(*length)))
                 .collect(),
-            decisions: HashMap::new(),
-            held_by_past: HashSet::new(),
+            ..Snapshot::new(&graph, instances.clone(), Timestamp::UNIX_EPOCH)
         };
         let plan = plan(&snapshot);
         plan.apply(&graph, &mut instances);

@@ -8,7 +8,7 @@ use crate::planner::graph::Graph;
 use crate::planner::pool_limits::{PoolSlots, Usage, Waiting};
 use jiff::SignedDuration;
 use serde_json::json;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// A graph of tasks such as `"b<a"`, where b is downstream of a. A task named `empty…` is an EmptyOperator; `retry…`
 /// has two retries; `wait…` is a sensor that waits ten seconds, with a timeout of five seconds when it is named
@@ -72,19 +72,10 @@ impl Play {
 
     fn snapshot(&self, is_paused: bool) -> Snapshot<'_> {
         Snapshot {
-            graph: &self.graph,
             is_paused,
-            instances: self.instances.clone(),
-            now: self.now,
-            logical_date: None,
-            not_before: None,
             polled: self.polled(),
             dates: Some(Dates { interval_end: None, run_after: Timestamp::UNIX_EPOCH }),
-            deadline: None,
-            marked: None,
-            lengths: HashMap::new(),
-            decisions: HashMap::new(),
-            held_by_past: HashSet::new(),
+            ..Snapshot::new(&self.graph, self.instances.clone(), self.now)
         }
     }
 

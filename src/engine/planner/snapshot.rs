@@ -35,6 +35,27 @@ pub struct Snapshot<'a> {
     pub held_by_past: HashSet<usize>,
 }
 
+impl<'a> Snapshot<'a> {
+    /// A snapshot with these instances and nothing else: no dates, no results, no limits.
+    pub fn new(graph: &'a Graph, instances: Vec<Instance>, now: Timestamp) -> Self {
+        Self {
+            graph,
+            is_paused: false,
+            instances,
+            now,
+            logical_date: None,
+            not_before: None,
+            polled: HashMap::new(),
+            dates: None,
+            deadline: None,
+            marked: None,
+            lengths: HashMap::new(),
+            decisions: HashMap::new(),
+            held_by_past: HashSet::new(),
+        }
+    }
+}
+
 /// Number of elements that a task has returned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Returned {

@@ -106,23 +106,14 @@ fn next_transitions(graph: &Graph, question: Next) -> Value {
         })
         .collect();
     let snapshot = Snapshot {
-        graph,
-        is_paused: false,
-        now,
         logical_date: question.logical_date,
-        not_before: None,
-        polled: HashMap::new(),
-        dates: None,
-        deadline: None,
-        marked: None,
         lengths: question
             .lengths
             .into_iter()
             .filter_map(|(task, length)| Some((graph.task_index(&task)?, Returned::Elements(length))))
             .collect(),
         decisions,
-        held_by_past: HashSet::new(),
-        instances: question.instances.into_iter().map(|input| instance(graph, input, now)).collect(),
+        ..Snapshot::new(graph, question.instances.into_iter().map(|input| instance(graph, input, now)).collect(), now)
     };
     let plan = plan::plan(&snapshot);
     let added: Vec<(&str, i32)> = plan
