@@ -46,7 +46,15 @@ pub struct ChildOutput {
     pub printed: String,
 }
 
+/// Comes before the text that a process printed.
+const PRINTED: &str = "\n\nIt printed:\n";
+
 impl ChildOutput {
+    /// What the process printed, without the words before it.
+    pub fn text(&self) -> &str {
+        self.printed.strip_prefix(PRINTED).unwrap_or(&self.printed)
+    }
+
     /// Parses the result as an answer to `Job::Ask`.
     pub fn answer(self) -> Result<Value, AnswerError> {
         let Ok(answer) = serde_json::from_slice::<Value>(&self.result) else {
@@ -106,7 +114,7 @@ impl Children {
         // Killing the descendants also closes the pipes that they hold.
         child.end_all(if self.is_busy() { KillTiming::Batched } else { KillTiming::AtOnce }).await;
         let (result, output) = child.collect().await;
-        let printed = if output.is_empty() { String::new() } else { format!("\n\nIt printed:\n{}", output.trim_end()) };
+        let printed = if output.is_empty() { String::new() } else { format!("{PRINTED}{}", output.trim_end()) };
         match ended {
             Ok(exit) => Ok(ChildOutput { result, exit, printed }),
             Err(spent) => Err(NoResult::Transient(timeout.message(job, spent) + &printed)),

@@ -82,6 +82,8 @@ pub struct Structure {
     /// True if a plugin of the DAG's environment listens to the states of DAG runs.
     #[serde(default, skip_serializing_if = "is_false")]
     pub run_listeners: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deadlines: Vec<DeadlineAlert>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asset_condition: Option<Value>,
     /// True if each asset event triggers a run of its own, as with Airflow from 3.4 on.
@@ -161,6 +163,27 @@ impl Structure {
         let parse_date = |text: &Option<String>| text.as_deref().and_then(|text| text.parse().ok());
         Restriction { earliest: parse_date(&self.earliest), latest: parse_date(&self.latest), catchup: self.catchup }
     }
+}
+
+/// When the runs of a DAG are due, and what is called if one has not succeeded by then.
+/// <https://airflow.apache.org/docs/apache-airflow/stable/howto/deadline-alerts.html>
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeadlineAlert {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What the interval is added to, as Airflow serializes it: an object with the `reference_type`, its class, and that
+    /// class's arguments.
+    pub reference: Value,
+    /// Seconds; `None` if a Variable should hold them and does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<f64>,
+    /// The Variable that holds the seconds, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variable: Option<String>,
+    /// Import path of the function that is called.
+    pub callback: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub is_async: bool,
 }
 
 /// A task group.

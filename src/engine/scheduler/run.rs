@@ -11,7 +11,7 @@ use crate::store::asset::{assets, partitions};
 use crate::store::clock_step::{self, Sensors};
 use crate::store::dag::dags;
 use crate::store::events::{self, Event};
-use crate::store::run::{active, new_run};
+use crate::store::run::{active, deadlines, new_run};
 use crate::store::{Result, StoreError, notifications, session, transition};
 use deadpool_postgres::ClientWrapper;
 use jiff::Timestamp;
@@ -267,6 +267,9 @@ impl PendingWork {
             }
             self.make_runs(client, evaluator, pending_queries).await?;
             let due_work = active::due_work(client, new_run::now()).await?;
+            if due_work.has_missed_deadline {
+                deadlines::miss(client, new_run::now()).await?;
+            }
             // DAGs may have become due in the meantime.
             if due_work.is_due && !std::mem::replace(&mut evaluated.schedules, true) {
                 self.schedules = true;

@@ -56,11 +56,11 @@ pub struct CallbackFailure<'a> {
 
 impl CallbackFailure<'_> {
     /// The event of the failure; `key` is the try whose context the callback got. Without one, its task id is empty.
-    pub fn event(&self, key: &TryKey, subject: Subject) -> NewEvent {
+    pub fn event(&self, key: &TryKey, subject: &Subject) -> NewEvent {
         let TryKey { instance: InstanceKey { run, task_id, position }, try_number } = key;
         let Self { callback, error, log } = self;
         let mut extra = json!({"callback": callback, "error": error, "log": log});
-        if subject == Subject::Try {
+        if *subject == Subject::Try {
             extra["try_number"] = (*try_number).into();
         }
         NewEvent {

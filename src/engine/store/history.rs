@@ -47,7 +47,7 @@ impl OldRuns {
 /// each type, which the next run of an asset-triggered DAG begins at; the newest that stands for a scheduled one; the
 /// runs that `depends_on_past` of an unfinished run, of the next scheduled one and of a later one refers to (see
 /// `previous_run`); runs of a backfill that is not complete; runs with tries that are still being stopped, or with
-/// callbacks that are due.
+/// callbacks or deadlines that are due.
 const OLD_RUNS: &str = "
     WITH next_date (date) AS (
         SELECT logical_date FROM dag_run
@@ -69,7 +69,8 @@ const OLD_RUNS: &str = "
         UNION SELECT r.run_id FROM dag_run r JOIN backfill b ON b.id = r.backfill_id
               WHERE r.dag_id = $1 AND b.completed_at IS NULL
         UNION SELECT run_id FROM task_try WHERE dag_id = $1 AND state = 'running'
-        UNION SELECT run_id FROM dag_callback WHERE dag_id = $1)
+        UNION SELECT run_id FROM dag_callback WHERE dag_id = $1
+        UNION SELECT run_id FROM deadline WHERE dag_id = $1 AND state IN ('scheduled', 'running'))
     SELECT r.run_id FROM dag_run r
     WHERE r.dag_id = $1 AND r.state IN ('success', 'failed') AND coalesce(r.end_date, r.queued_at) < $2
       AND r.run_id NOT IN (SELECT run_id FROM needed)";
@@ -156,6 +157,7 @@ impl OldRows {
                  WHERE v.created_at < $1 AND ($2::text[] IS NULL OR v.dag_id = ANY ($2)) AND coalesce(v.dag_id, '') <> ALL ($3::text[])
                    AND NOT EXISTS (SELECT FROM dag d WHERE d.current_version_id = v.id)
                    AND NOT EXISTS (SELECT FROM dag_run r WHERE r.dag_version_id = v.id)
+                   AND NOT EXISTS (SELECT FROM deadline e WHERE e.dag_version_id = v.id)
                    AND EXISTS (SELECT FROM dag_version n
                                WHERE n.dag_id = v.dag_id AND n.version_number > v.version_number)"
             }

@@ -13,7 +13,7 @@ macro_rules! shapes {
 /// The shape of each version, oldest first.
 const SHAPES: &[&str] = shapes!(
     "0001" "0002" "0003" "0004" "0005" "0006" "0007" "0008" "0009" "0010" "0011" "0012" "0013" "0014" "0015" "0016"
-    "0017" "0018" "0019" "0020"
+    "0017" "0018" "0019" "0020" "0021"
 );
 
 /// One line for each column, constraint, index and comment of the tables in `public`, with the table's name first.

@@ -8,9 +8,12 @@ use leoflow_base::auth::masking::{HIDDEN, Masker};
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::dag::callbacks::Subject;
 use leoflow_engine::store::event_log::{self, CallbackFailure};
+use leoflow_engine::store::run::deadlines;
 use leoflow_engine::store::secret::secrets;
 use leoflow_python::ChildOutput;
 use serde::Deserialize;
+use std::time::Duration;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 #[derive(Deserialize)]
@@ -29,23 +32,33 @@ struct Problem {
     report: String,
 }
 
-/// Records how the callbacks of a run or of a try ended.
-pub async fn record(core: &Core, (key, subject): (&TryKey, Subject), output: Result<ChildOutput, CodeError>) {
-    let printed = output.as_ref().map_or_else(|_| String::new(), |output| output.printed.clone());
+/// Records how the callbacks of a run, of a try or of a deadline ended.
+pub async fn record(core: &Core, (key, subject): (&TryKey, &Subject), output: Result<ChildOutput, CodeError>) {
+    let of_output = |read: fn(&ChildOutput) -> &str| {
+        output.as_ref().map_or_else(|_| String::new(), |output| read(output).to_owned())
+    };
+    let (printed, text) = (of_output(|output| &output.printed), of_output(ChildOutput::text));
     let problems = problems(output);
     let run = &key.instance.run;
     let name = match subject {
         Subject::Run => format!("the callback of {} for {}", run.dag_id, run.run_id),
         Subject::Try => format!("the callbacks of {key}"),
+        Subject::Deadline(_) => format!("the callback of a deadline of {} for {}", run.dag_id, run.run_id),
     };
-    if printed.is_empty() && problems.is_empty() {
+    if printed.is_empty() && problems.is_empty() && !matches!(subject, Subject::Deadline(_)) {
         return;
     }
     let masker = async { Ok::<_, DatastoreError>(secrets::stored(&*core.database.get().await?, &core.cipher).await?) };
     let mut masker = masker.await.ok();
     let mut mask = |text: &str| masked(masker.as_mut(), text);
     // The report of a process that ended without an answer contains what it printed.
-    if !printed.is_empty() && problems.iter().all(|problem| !problem.report.ends_with(&printed)) {
+    let is_reported = problems.iter().any(|problem| problem.report.ends_with(&printed));
+    if let Subject::Deadline(id) = subject {
+        let reports = problems.iter().map(|problem| problem.report.as_str());
+        let log: Vec<&str> = (!is_reported).then_some(text.as_str()).into_iter().chain(reports).collect();
+        end_deadline(core, (id, &name), problems.is_empty(), &mask(log.join("\n").trim())).await;
+    }
+    if !printed.is_empty() && !is_reported {
         info!("{name} ended.{}", mask(&printed));
     }
     for Problem { callback, error, report } in problems {
@@ -58,6 +71,25 @@ pub async fn record(core: &Core, (key, subject): (&TryKey, Subject), output: Res
         if let Err(error) = added {
             warn!("{name}: failed to write the failure to the audit log: {error}");
         }
+    }
+}
+
+/// Pause between attempts to record the end of a deadline's callback.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// Records that the callback of a deadline has ended. Tries again until it is recorded: the next server would call it
+/// again.
+async fn end_deadline(core: &Core, (id, name): (&str, &str), succeeded: bool, log: &str) {
+    loop {
+        let end = async {
+            let client = core.database.get().await?;
+            Ok::<_, DatastoreError>(deadlines::end_callback(&*client, id, succeeded, log).await?)
+        };
+        match end.await {
+            Ok(()) => return,
+            Err(error) => warn!("{name}: cannot record its end: {error}; retrying"),
+        }
+        sleep(RETRY_PAUSE).await;
     }
 }
 

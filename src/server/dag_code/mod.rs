@@ -10,12 +10,14 @@ pub(crate) mod slot_policy;
 
 use crate::environments::{CodeError, Environments};
 use crate::state::Core;
+use crate::state::database::DatastoreError;
 use jiff::Timestamp;
 use leoflow_engine::schedule::timetable::{Info, Interval, Restriction};
 use leoflow_engine::scheduler::due_runs::{TimetableEvaluator, TimetableQuery};
 use leoflow_engine::store::dag::callbacks::{self, Callback};
 use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::events::Event;
+use leoflow_engine::store::run::deadlines;
 use leoflow_engine::store::run::new_run::isoformat;
 use leoflow_python::{ChildOutput, VersionCode};
 use provider_cache::ProviderCache;
@@ -165,7 +167,11 @@ impl DagCode {
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         let mut calls = JoinSet::new();
         let mut running: Vec<(Id, String)> = Vec::new();
+        let mut has_queued_interrupted = false;
         loop {
+            if !has_queued_interrupted {
+                has_queued_interrupted = self.queue_interrupted().await;
+            }
             while calls.len() < MAX_CALLBACKS
                 && let Some(callback) = self.take_callback(&running).await
             {
@@ -190,8 +196,15 @@ impl DagCode {
         }
     }
 
+    /// Queues the callbacks of deadlines again that an earlier server has not ended. Returns false if that failed.
+    async fn queue_interrupted(&self) -> bool {
+        let queued =
+            async { Ok::<_, DatastoreError>(deadlines::queue_interrupted(&*self.core.database.get().await?).await?) };
+        queued.await.inspect_err(|error| warn!("cannot queue callbacks of deadlines: {error}")).is_ok()
+    }
+
     /// Takes the oldest callback of a DAG without a running one. Taking removes it from the queue, so it runs at most
-    /// once.
+    /// once, except that of a deadline.
     async fn take_callback(&self, running: &[(Id, String)]) -> Option<Callback> {
         let busy: Vec<&str> = running.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
         let client = self.core.database.get().await.ok()?;
@@ -206,7 +219,7 @@ impl DagCode {
         let question = json!({"kind": "callback"});
         let output = self.run(version_id, &key.instance.run.dag_id, question, spec, Some(token.text.as_str())).await;
         drop(token);
-        callback_report::record(&self.core, (&key, subject), output).await;
+        callback_report::record(&self.core, (&key, &subject), output).await;
     }
 }
 

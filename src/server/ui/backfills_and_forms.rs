@@ -1,4 +1,4 @@
-//! Backfills with progress, deadlines, and connection forms.
+//! Backfills with progress, and connection forms.
 
 use crate::api::prelude::*;
 use crate::api::run::backfills::{BackfillResponse, FIELDS, view};
@@ -45,16 +45,6 @@ pub async fn backfills(Datastore(client): Datastore, params: Params) -> JsonResu
         });
     }
     Ok(Json(Backfills::new(with_runs, page.total)))
-}
-
-/// `/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines`: always empty.
-pub async fn deadlines() -> Json<Value> {
-    Json(json!({"deadlines": [], "total_entries": 0}))
-}
-
-/// `/ui/dags/{dag_id}/deadlineAlerts`.
-pub async fn deadline_alerts() -> Json<Value> {
-    Json(json!({"deadline_alerts": [], "total_entries": 0}))
 }
 
 /// Connection types that can be entered without a provider.

@@ -24,15 +24,20 @@ fn truncate(time: Timestamp, granularity: Granularity) -> Timestamp {
     Timestamp::from_second(whole).unwrap_or(time)
 }
 
-pub async fn get(State(state): Shared, Id(dag_id): Id, params: Params) -> JsonResult<Value> {
-    let granularity = match params.text("granularity") {
-        None | Some("daily") => Granularity::Daily,
-        Some("hourly") => Granularity::Hourly,
+/// Reads the parameter `granularity`.
+pub fn granularity(params: &Params) -> ApiResult<Granularity> {
+    match params.text("granularity") {
+        None | Some("daily") => Ok(Granularity::Daily),
+        Some("hourly") => Ok(Granularity::Hourly),
         Some(_) => {
             let message = "Input should be 'hourly' or 'daily'";
-            return Err(ApiError::unprocessable(&["query", "granularity"], "literal_error", message));
+            Err(ApiError::unprocessable(&["query", "granularity"], "literal_error", message))
         }
-    };
+    }
+}
+
+pub async fn get(State(state): Shared, Id(dag_id): Id, params: Params) -> JsonResult<Value> {
+    let granularity = granularity(&params)?;
     let (logical, partition) = (params.times("logical_date")?, params.times("partition_date")?);
     let (range, dates) = if partition.is_unbounded() {
         (logical, DateRange::Logical(logical))

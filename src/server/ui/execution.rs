@@ -1,4 +1,4 @@
-//! The parts of the UI about attempts and callbacks of runs. Callbacks of DAGs log to the server's log.
+//! The part of the UI about the attempts of a run.
 
 use crate::api::instance::instance_views::instance_id;
 use crate::api::prelude::*;
@@ -43,9 +43,4 @@ pub async fn execution(
     };
     let views: Vec<Value> = page.rows.iter().map(view).collect();
     Ok(Json(json!({"task_instances": views, "regions": [], "total_entries": page.total})))
-}
-
-/// `/ui/dags/{dag_id}/dagRuns/{run_id}/callbacks/{callback_id}/logs`.
-pub async fn callback_log(Segments((_, run_id, callback_id)): Segments<TaskPath>) -> JsonResult<Value> {
-    Err(ApiError::not_found(format!("Callback {callback_id} of run {run_id} has no log")))
 }

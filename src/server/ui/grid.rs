@@ -17,6 +17,7 @@ use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::structures::VersionKey;
 use leoflow_engine::store::instance::grid::{self, Instances, StateCounts, Summary, Version};
 use leoflow_engine::store::list::column::Order;
+use leoflow_engine::store::run::deadlines;
 use leoflow_engine::store::run::runs::{self, RunField, RunFilter};
 use serde::Serializer;
 use std::cmp::Reverse;
@@ -121,6 +122,8 @@ pub async fn runs(State(state): Shared, Id(dag_id): Id, params: Params) -> JsonR
     let client = state.core.database.get().await?;
     dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
+    let run_ids: Vec<&str> = page.rows.iter().map(|run| run.key.run_id.as_str()).collect();
+    let late_runs = deadlines::late_runs(&*client, &dag_id, &run_ids).await?;
     let now = Timestamp::now();
     let seconds = |start: Option<Timestamp>, end: Option<Timestamp>| {
         start.and_then(|start| (end.unwrap_or(now) - start).total(Unit::Second).ok()).unwrap_or(0.0)
@@ -133,7 +136,7 @@ pub async fn runs(State(state): Shared, Id(dag_id): Id, params: Params) -> JsonR
                 "dag_id": run.key.dag_id, "run_id": run.key.run_id, "queued_at": stamp(run.queued_at),
                 "run_after": stamp(run.run_after), "state": run.state, "run_type": run.run_type,
                 "dag_versions": run.version.iter().map(version).collect::<Vec<_>>(),
-                "has_missed_deadline": false, "has_note": run.note.is_some(),
+                "has_missed_deadline": late_runs.contains(&run.key.run_id), "has_note": run.note.is_some(),
                 "duration": seconds(run.start_date, run.end_date),
             });
             for (name, time) in [("start_date", run.start_date), ("end_date", run.end_date)] {

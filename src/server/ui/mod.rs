@@ -6,6 +6,7 @@ mod backfills_and_forms;
 mod calendar;
 mod dag_facts;
 mod dags;
+mod deadlines;
 mod dependencies;
 mod execution;
 mod files;
@@ -40,15 +41,15 @@ pub fn dag_routes() -> Routes {
         .route("/ui/dags/run_state_counts", get(dag_facts::run_state_counts))
         .route("/ui/dags/recent_task_instance_state_counts", get(dag_facts::recent_instance_state_counts))
         .route("/ui/dags/{dag_id}/dagRuns/{run_id}/execution", get(execution::execution))
-        .route("/ui/dags/{dag_id}/dagRuns/{run_id}/callbacks/{callback_id}/logs", get(execution::callback_log))
+        .route("/ui/dags/{dag_id}/dagRuns/{run_id}/callbacks/{callback_id}/logs", get(deadlines::callback_log))
         .route("/ui/grid/loop/{dag_id}/{run_id}/{group_id}", get(loops::summary))
         .route("/ui/grid/loop-history/{dag_id}/{group_id}", get(loops::history))
         .route("/ui/assets", get(assets::list))
-        .route("/ui/calendar/{dag_id}/deadlines", get(backfills_and_forms::deadlines))
+        .route("/ui/calendar/{dag_id}/deadlines", get(deadlines::calendar))
         .route("/ui/dags/{dag_id}/latest_run", get(dags::latest_run))
         .route("/ui/dags/{dag_id}/dagRuns/{run_id}/stats", get(dags::run_stats))
-        .route("/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines", get(backfills_and_forms::deadlines))
-        .route("/ui/dags/{dag_id}/deadlineAlerts", get(backfills_and_forms::deadline_alerts))
+        .route("/ui/dags/{dag_id}/dagRuns/{run_id}/deadlines", get(deadlines::list))
+        .route("/ui/dags/{dag_id}/deadlineAlerts", get(deadlines::alerts))
         .route("/ui/dashboard/dag_stats", get(dags::dag_stats))
         .route("/ui/dashboard/historical_metrics_data", get(dags::history))
         .route("/ui/backfills", get(backfills_and_forms::backfills))

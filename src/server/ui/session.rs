@@ -40,13 +40,14 @@ async fn rerun_with_latest_version(state: &AppState) -> Option<bool> {
 }
 
 /// All of Airflow's menu: the only user may do everything.
-const MENU: [&str; 13] = [
+const MENU: [&str; 14] = [
     "Required Actions",
     "Assets",
     "Audit Log",
     "Config",
     "Connections",
     "Dags",
+    "Deadlines",
     "Docs",
     "Jobs",
     "Plugins",

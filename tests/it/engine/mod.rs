@@ -7,6 +7,7 @@ mod authoring;
 mod backfills;
 mod clock_steps;
 mod dag_callbacks;
+mod deadlines;
 mod deferral;
 mod history;
 mod hitl;

@@ -9,6 +9,7 @@ use crate::store::Result;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{INSTANCE, KEY, TRY, TRY_KEY};
 use crate::store::rows::{FromRow, fetch_optional};
+use crate::store::run::deadlines;
 use deadpool_postgres::Transaction;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
@@ -92,10 +93,12 @@ pub(crate) fn of_try(key: usize) -> String {
 }
 
 /// What a callback is called for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
     Run,
     Try,
+    /// The id of a deadline that the run has missed.
+    Deadline(String),
 }
 
 /// A queued callback.
@@ -115,17 +118,21 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         "
         WITH taken AS (DELETE FROM dag_callback WHERE id = (
             SELECT id FROM dag_callback WHERE dag_id <> ALL ($1) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED)
-            RETURNING dag_id, run_id, task_id, map_index, try_number, state, reason)
+            RETURNING dag_id, run_id, task_id, map_index, try_number, state, reason, deadline_id),
+        late AS (
+            UPDATE deadline d SET state = 'running', updated_at = now() FROM taken WHERE d.id = taken.deadline_id
+            RETURNING d.id, d.alert, d.due_at, d.dag_version_id)
         SELECT t.dag_id, t.run_id, t.state, t.reason, t.task_id, t.map_index, t.try_number AS ended_try,
-               r.dag_version_id, r.run_type, r.conf, r.logical_date, r.data_interval_start, r.data_interval_end,
+               coalesce(late.dag_version_id, r.dag_version_id) AS dag_version_id, r.run_type, r.state AS run_state, r.conf, r.logical_date, r.data_interval_start, r.data_interval_end,
                r.run_after, r.start_date, r.end_date, r.queued_at,
                r.triggered_by, r.triggering_user_name, r.note, r.partition_key, r.partition_date,
                (SELECT version_number FROM dag_version v WHERE v.id = r.dag_version_id) AS version_number,
                coalesce(t.try_number, ti.try_number, 0) AS try_number, coalesce(ti.max_tries, 0) AS max_tries,
                ended.outcome, coalesce(ended.first_start_date, ended.start_date) AS try_start_date,
-               ended.end_date AS try_end_date
+               ended.end_date AS try_end_date,
+               late.id::text AS deadline_id, late.alert - 1 AS deadline_alert, late.due_at AS deadline_time
         FROM taken t JOIN dag_run r USING (dag_id, run_id) LEFT JOIN task_instance ti USING ({KEY})
-             LEFT JOIN task_try ended ON {}",
+             LEFT JOIN task_try ended ON {} LEFT JOIN late ON late.id = t.deadline_id",
         TRY.same("ended", "t")
     );
     let Some(row) = client.query_opt(&query, &[&busy]).await? else { return Ok(None) };
@@ -139,8 +146,11 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
     // error would lose the callback.
     let (state, end_date) = match reason.as_str() {
         STARTED => (Some(RunState::Running.as_str().to_owned()), None),
+        deadlines::MISSED => (text("run_state"), time("end_date")),
         _ => (text("state"), time("end_date")),
     };
+    let deadline = text("deadline_id")
+        .map(|id| json!({"id": id, "alert": number("deadline_alert"), "deadline_time": time("deadline_time")}));
     let spec = json!({
         "dag_id": run.dag_id, "run_id": run.run_id, "state": state,
         "reason": reason, "task_id": task_id, "map_index": position.map_index(), "iteration": position.iteration(), "try_number": number("try_number"),
@@ -151,10 +161,14 @@ pub async fn take(client: &impl GenericClient, busy: &[&str]) -> Result<Option<C
         "version_number": number("version_number"), "triggered_by": text("triggered_by"),
         "triggering_user_name": text("triggering_user_name"), "note": text("note"),
         "error": text("outcome"), "try_start_date": time("try_start_date"), "try_end_date": time("try_end_date"),
-        "partition_key": text("partition_key"), "partition_date": time("partition_date"),
+        "partition_key": text("partition_key"), "partition_date": time("partition_date"), "deadline": deadline,
     });
     let instance = InstanceKey::new(run, task_id.as_deref().unwrap_or_default(), position);
     let key = TryKey { instance, try_number: row.get("try_number") };
-    let subject = if number("ended_try").is_some() { Subject::Try } else { Subject::Run };
+    let subject = match text("deadline_id") {
+        Some(id) => Subject::Deadline(id),
+        None if number("ended_try").is_some() => Subject::Try,
+        None => Subject::Run,
+    };
     Ok(Some(Callback { key, subject, version_id: row.get("dag_version_id"), spec }))
 }

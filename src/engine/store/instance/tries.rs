@@ -329,7 +329,7 @@ async fn note_interrupted(client: &impl GenericClient, key: &TryKey) -> Result<(
         error: "the task's process was killed before its callbacks and its e-mail had ended",
         log: &format!("leoflow tasks logs {words} --try {}", key.try_number),
     };
-    event_log::add(client, &failure.event(key, Subject::Try)).await
+    event_log::add(client, &failure.event(key, &Subject::Try)).await
 }
 
 /// Replaces NUL characters, which Postgres cannot store.

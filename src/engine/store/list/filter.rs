@@ -58,6 +58,15 @@ impl<T> Range<T> {
             .into_iter()
             .filter_map(|(operator, bound)| Some((operator, bound?)))
     }
+
+    /// SQL conditions on a column, each after `AND`, and their parameters, the first of which is `$first`.
+    pub(crate) fn conditions(self, column: &str, first: usize) -> (String, Vec<T>) {
+        let numbered = self.bounds().enumerate();
+        let (conditions, bounds): (Vec<_>, Vec<_>) = numbered
+            .map(|(index, (operator, bound))| (format!(" AND {column} {operator} ${}", first + index), bound))
+            .unzip();
+        (conditions.concat(), bounds)
+    }
 }
 
 impl<T: PartialOrd> Range<T> {

@@ -90,6 +90,16 @@ pub enum Granularity {
     Daily,
 }
 
+impl Granularity {
+    /// As SQL names it.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Self::Hourly => "hour",
+            Self::Daily => "day",
+        }
+    }
+}
+
 /// Bounds of the runs' logical dates, or of their partition dates.
 #[derive(Debug, Clone, Copy)]
 pub enum DateRange {
@@ -106,21 +116,14 @@ pub async fn calendar(
     granularity: Granularity,
     range: DateRange,
 ) -> Result<Vec<CalendarCount>> {
-    let unit = match granularity {
-        Granularity::Hourly => "hour",
-        Granularity::Daily => "day",
-    };
+    let unit = granularity.unit();
     let (column, range) = match range {
         DateRange::Logical(range) => ("logical_date", range),
         DateRange::Partition(range) => ("partition_date", range),
     };
-    let bounds: Vec<(&str, Timestamp)> = range.bounds().collect();
-    let mut conditions = String::new();
+    let (conditions, bounds) = range.conditions(column, 3);
     let mut parameters: Vec<&(dyn tokio_postgres::types::ToSql + Sync)> = vec![&dag_id, &unit];
-    for (operator, at) in &bounds {
-        parameters.push(at);
-        conditions.push_str(&format!(" AND {column} {operator} ${}", parameters.len()));
-    }
+    parameters.extend(bounds.iter().map(|bound| bound as &(dyn tokio_postgres::types::ToSql + Sync)));
     let query = format!(
         "SELECT date_trunc($2, coalesce(partition_date, logical_date), 'UTC') AS at, state, count(*) AS count,
                 max(data_interval_start) AS interval_start, max(data_interval_end) AS interval_end

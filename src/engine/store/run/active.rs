@@ -64,6 +64,8 @@ pub struct DueWork {
     /// Runs with a due retry or sensor, runs whose `dagrun_timeout` has expired, and runs that were queued before their
     /// logical date, which has now passed.
     pub due: Vec<RunKey>,
+    /// True when a run has missed a deadline.
+    pub has_missed_deadline: bool,
     /// When the next work will be due; `None` if there is none.
     pub next: Option<Timestamp>,
 }
@@ -89,8 +91,10 @@ pub async fn due_work(client: &impl GenericClient, now: Timestamp) -> Result<Due
         SELECT (SELECT array_agg(dag_id) FROM due) AS due_dags, (SELECT array_agg(run_id) FROM due) AS due_runs,
                EXISTS (SELECT FROM dag WHERE is_active AND NOT is_paused AND NOT is_draining
                               AND next_run_after <= $1) AS is_due,
+               EXISTS (SELECT FROM deadline WHERE state = 'scheduled' AND due_at <= $1) AS has_missed_deadline,
                least((SELECT min(due_at) FROM waiting WHERE due_at > $1),
                      (SELECT min(deadline_at) FROM dag_run WHERE state = 'running' AND deadline_at > $1),
+                     (SELECT min(due_at) FROM deadline WHERE state = 'scheduled' AND due_at > $1),
                      (SELECT min(logical_date) FROM dag_run
                       WHERE state = 'running' AND logical_date > $1 AND logical_date > queued_at),
                      (SELECT min(next_run_after) FROM dag
@@ -104,7 +108,8 @@ pub async fn due_work(client: &impl GenericClient, now: Timestamp) -> Result<Due
     let dags: Vec<String> = row.get::<_, Option<_>>("due_dags").unwrap_or_default();
     let runs: Vec<String> = row.get::<_, Option<_>>("due_runs").unwrap_or_default();
     let due = dags.into_iter().zip(runs).map(|(dag_id, run_id)| RunKey { dag_id, run_id }).collect();
-    Ok(DueWork { is_due: row.get("is_due"), due, next: row.get("next") })
+    let has_missed_deadline = row.get("has_missed_deadline");
+    Ok(DueWork { is_due: row.get("is_due"), due, has_missed_deadline, next: row.get("next") })
 }
 
 /// Advisory lock key, the same for all schedulers of a database.

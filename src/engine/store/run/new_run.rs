@@ -10,6 +10,7 @@ use crate::store::events::{self, Event};
 use crate::store::instance::planner_input;
 use crate::store::instance_key::IN_LOOP;
 use crate::store::rows::fetch_all;
+use crate::store::run::deadlines;
 use crate::store::transition::instance;
 use deadpool_postgres::Transaction;
 use futures_util::future::try_join3;
@@ -126,6 +127,7 @@ pub async fn insert(transaction: &Transaction<'_>, run: &NewRun<'_>, structure: 
     }
     let task_dates = TaskDates::of_run(run.logical_date, run.backfill.map(|(id, _)| id));
     let new_instances = initial_instances(structure, graph_of(structure).as_ref(), &HashSet::new(), task_dates);
+    deadlines::add(transaction, &run.key.dag_id, &[&run.key.run_id], (run.version_id, structure), now()).await?;
     // The statements are pipelined, since a thousand DAGs may each get a run.
     try_join3(
         instance::insert(transaction, &run.key.dag_id, &[&run.key.run_id], &new_instances),
@@ -218,6 +220,7 @@ pub(crate) async fn insert_all(
     let created_ids: Vec<&str> = created.iter().map(String::as_str).collect();
     let new_instances = initial_instances(structure, graph_of(structure).as_ref(), &HashSet::new(), TaskDates::Ignored);
     instance::insert(transaction, &first.key.dag_id, &created_ids, &new_instances).await?;
+    deadlines::add(transaction, &first.key.dag_id, &created_ids, (first.version_id, structure), now()).await?;
     // One event for all runs, since displays reload the whole list.
     events::notify(transaction, &Event::Dags).await?;
     Ok(created)

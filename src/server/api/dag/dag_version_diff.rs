@@ -199,6 +199,7 @@ fn kind_of(path: &str) -> (DagVersionDiffCategory, DagVersionDiffImpact) {
         ("tasks" | "groups", "inlets" | "outlets") | ("asset_condition", _) => (Category::Asset, Impact::Execution),
         ("tasks" | "groups", _) => (Category::Task, Impact::Execution),
         ("params", _) => (Category::Param, Impact::Execution),
+        ("deadlines", _) => (Category::Deadline, Impact::Execution),
         ("on_success_callback" | "on_failure_callback" | "run_listeners" | "task_failure_callbacks", _) => {
             (Category::Callback, Impact::Execution)
         }

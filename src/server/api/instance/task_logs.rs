@@ -39,7 +39,7 @@ pub struct TaskInstancesLogResponse {
     continuation_token: Option<String>,
 }
 
-type Log = Either<TaskInstancesLogResponse, Lines>;
+pub type Log = Either<TaskInstancesLogResponse, Lines>;
 
 pub async fn get(
     State(state): Shared,
@@ -60,7 +60,7 @@ pub async fn get(
     }
     drop(client);
     if try_number == 0 {
-        return Ok(respond(as_lines, why_there_is_no_log(instance.state)));
+        return Ok(respond(as_lines, vec![message(why_there_is_no_log(instance.state))]));
     }
     let path = key.log_path(&state.core.home);
     let is_whole = as_lines || params.flag("full_content")?.unwrap_or(false);
@@ -77,7 +77,7 @@ pub async fn get(
 }
 
 /// Returns true if the client prefers NDJSON over one JSON document; 406 if it accepts neither.
-fn accepts_lines(headers: &HeaderMap) -> ApiResult<bool> {
+pub fn accepts_lines(headers: &HeaderMap) -> ApiResult<bool> {
     let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("*/*");
     let as_lines = accept.starts_with("application/x-ndjson");
     if !as_lines && !accept.starts_with("*/*") && !accept.contains("application/json") {
@@ -95,21 +95,26 @@ fn position(params: &Params) -> ApiResult<Position> {
 }
 
 /// Returns the line to show instead of a log for an instance in `state` that has not started.
-fn why_there_is_no_log(state: Option<TaskState>) -> StructuredLogMessage {
-    let text = match state {
+fn why_there_is_no_log(state: Option<TaskState>) -> &'static str {
+    match state {
         Some(TaskState::Skipped) => "Task was skipped — no logs available.",
         Some(TaskState::UpstreamFailed) => "Task did not run because upstream task(s) failed.",
         _ => "No logs available for this task.",
-    };
+    }
+}
+
+/// A line of a log without a time.
+pub fn message(text: &str) -> StructuredLogMessage {
     StructuredLogMessage { timestamp: None, event: text.to_owned(), others: Map::new() }
 }
 
-fn respond(as_lines: bool, message: StructuredLogMessage) -> Log {
+/// Returns a whole log.
+pub fn respond(as_lines: bool, messages: Vec<StructuredLogMessage>) -> Log {
     if as_lines {
-        let text = serde_json::to_string(&message).unwrap_or_default() + "\n";
-        return Either::text(([(header::CONTENT_TYPE, Lines::TYPE)], text));
+        let lines = messages.iter().map(|message| serde_json::to_string(message).unwrap_or_default() + "\n");
+        return Either::text(([(header::CONTENT_TYPE, Lines::TYPE)], lines.collect::<String>()));
     }
-    Either::json(TaskInstancesLogResponse { content: Content::Messages(vec![message]), continuation_token: None })
+    Either::json(TaskInstancesLogResponse { content: Content::Messages(messages), continuation_token: None })
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -9,7 +9,7 @@ from leoflow.common.exceptions import AirflowException
 from leoflow.common.hints.commands import command
 from leoflow.common.hints.packages import how_to_add
 from leoflow.common.settings.airflow_settings import DEFAULT_BACKEND, Setting
-from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
+from leoflow.sdk import dag_file, deadlines, logs, named_classes, structure, task_try
 from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
 from leoflow.sdk.plugins import load_errors, run_listeners
@@ -125,10 +125,13 @@ def timetable_of(dag: DAG) -> tuple[Any, type, type, Any]:
 
 
 def call_back(dag: DAG, spec: dict[str, Any], memory: Any = None) -> list[dict[str, Any]]:
-    """Calls the listeners of DAG runs, then the DAG's callbacks. `memory` has the XComs of a foreground run. Returns the
+    """Calls the listeners of DAG runs, then the DAG's callbacks; or the callbacks of a killed try, or of a missed deadline,
+    that `spec` names. `memory` has the XComs of a foreground run. Returns the
     problems, see `run_events.problem`."""
     if spec["reason"] in run_events.KILLED:
         return call_back_of_try(dag, spec)
+    if spec.get("deadline"):
+        return deadlines.call_back(dag, spec)
     problems = run_listeners.notify(dag, spec)
     return problems + (run_callbacks(dag, spec, memory) if run_events.calls_callbacks(spec) else [])
 

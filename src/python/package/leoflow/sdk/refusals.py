@@ -8,7 +8,7 @@ import re
 
 from leoflow.common import airflow_version
 from leoflow.common.exceptions import AirflowException, Unsupported
-from leoflow.sdk import partitions, structure, timetables, weights
+from leoflow.sdk import deadlines, partitions, structure, timetables, weights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def check(dag: DAG, source: str) -> None:
     if not hasattr(dag.timetable, "next_dagrun_info") and kind.__module__.partition(".")[0] != "airflow":
         refuse(f"the schedule {kind.__name__} of DAG {dag.dag_id!r} (it extends the SDK's class; extend the one "
                "of airflow.timetables, which defines when runs are due)", dag.dag_id)
-    if getattr(dag, "deadline", None):
-        refuse(f"the deadline of DAG {dag.dag_id!r}", dag.dag_id)
+    for feature in filter(None, map(deadlines.unsupported, deadlines.alerts(dag))):
+        refuse(f"{feature} of DAG {dag.dag_id!r} (a custom one)", dag.dag_id)
     for task in dag.tasks:
         def refuse_task(feature, task=task):
             refuse(f"{feature} of task {task.task_id!r} in DAG {dag.dag_id!r}", task.task_id)

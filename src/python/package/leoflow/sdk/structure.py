@@ -8,7 +8,7 @@ import enum
 from leoflow.common import structure, topology
 from leoflow.common.dates import iso
 from leoflow.common.structure import unless_default
-from leoflow.sdk import older_versions, timetables
+from leoflow.sdk import deadlines, older_versions, timetables
 from leoflow.sdk.plugins import operator_links
 from leoflow.sdk.weights import rule_of, weight
 
@@ -29,6 +29,7 @@ def dag_structure(dag: DAG) -> dict[str, Any]:
     rare = {
         "asset_condition": condition_structure(condition) if is_condition(condition) else None,
         "run_for_each_asset_event": not getattr(dag.timetable, "batch_asset_events", True),
+        "deadlines": [deadlines.alert_structure(alert) for alert in deadlines.alerts(dag)],
         "groups": [group_structure(group) for name, group in groups(dag).items() if name is not None],
         "edge_labels": [[upstream_id, downstream_id, edge["label"]] for upstream_id, edges in dag.edge_info.items()
                         for downstream_id, edge in edges.items() if edge.get("label")],

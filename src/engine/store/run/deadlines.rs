@@ -1,0 +1,219 @@
+//! Deadlines of runs: each alert of a DAG gives its runs one, and a callback is called for a run that has not succeeded by
+//! then. `transition::run` deletes those that a run meets.
+
+use crate::model::dag::{DeadlineAlert, Structure};
+use crate::model::keys::RunKey;
+use crate::model::state::states;
+use crate::store::Result;
+use crate::store::events::{self, Event};
+use crate::store::list::field::{filter, list_fields};
+use crate::store::list::filter::Range;
+use crate::store::list::listing::{ListPage, Listing, Source};
+use crate::store::list::overview::Granularity;
+use crate::store::rows::{execute, fetch_all, fetch_optional, from_row, read_by_name};
+use jiff::Timestamp;
+use leoflow_base::counted::counted;
+use leoflow_postgres::GenericClient;
+use schemars::JsonSchema;
+use std::collections::HashSet;
+use tokio_postgres::types::ToSql;
+use tracing::warn;
+
+/// The reason of a callback for a missed deadline.
+pub(crate) const MISSED: &str = "deadline";
+
+/// Adds the deadlines of new runs of a DAG, by the alerts of their version. `$1` to `$4` are the DAG, the runs, the version
+/// and now. As in Airflow, a run without a logical date has no deadline that counts from it, and a DAG with too few
+/// successful runs none that counts their average.
+const ADD: &str = "
+    INSERT INTO deadline (dag_id, run_id, dag_version_id, alert, due_at)
+    SELECT r.dag_id, r.run_id, v.id, number,
+           -- The bounds keep the result in the range of timestamps.
+           least(base.date + make_interval(secs => greatest(least((alert->>'interval')::float8, 1e10), -1e10)), '9999-12-01')
+    FROM dag_version v CROSS JOIN LATERAL jsonb_array_elements(v.structure->'deadlines') WITH ORDINALITY AS a (alert, number)
+    CROSS JOIN LATERAL (SELECT alert->'reference' AS reference) f
+    JOIN dag_run r ON r.dag_id = $1 AND r.run_id = ANY ($2)
+    CROSS JOIN LATERAL (SELECT CASE reference->>'reference_type'
+        WHEN 'DagRunLogicalDateDeadline' THEN r.logical_date
+        WHEN 'DagRunQueuedAtDeadline' THEN r.queued_at
+        WHEN 'FixedDatetimeDeadline' THEN to_timestamp((reference->>'datetime')::float8)
+        WHEN 'AverageRuntimeDeadline' THEN $4::timestamptz + (
+            SELECT avg(duration) FROM (
+                SELECT p.end_date - p.start_date AS duration FROM dag_run p
+                WHERE p.dag_id = $1 AND p.state = 'success' AND p.start_date IS NOT NULL AND p.end_date IS NOT NULL
+                ORDER BY p.logical_date DESC LIMIT least(greatest((reference->>'max_runs')::numeric, 0), 1e9)::bigint) newest
+            HAVING count(*) >= coalesce(reference->>'min_runs', reference->>'max_runs')::numeric)
+        END AS date) base
+    WHERE v.id = $3 AND base.date IS NOT NULL AND alert->>'interval' IS NOT NULL
+    RETURNING deadline.alert";
+
+/// Adds the deadlines of runs that have been created with this version and its structure.
+pub(crate) async fn add(
+    client: &impl GenericClient,
+    dag_id: &str,
+    run_ids: &[&str],
+    (version_id, structure): (i64, &Structure),
+    now: Timestamp,
+) -> Result<()> {
+    if structure.deadlines.is_empty() || run_ids.is_empty() {
+        return Ok(());
+    }
+    let added: Vec<i32> = fetch_all(client, ADD, &[&dag_id, &run_ids, &version_id, &now]).await?;
+    for (number, alert) in (1..).zip(&structure.deadlines) {
+        let missing = run_ids.len() - added.iter().filter(|added| **added == number).count();
+        if missing > 0 {
+            let name = alert.name.as_ref().map_or_else(|| number.to_string(), |name| format!("{name:?}"));
+            let runs = counted(missing, "run");
+            warn!("{runs} of {dag_id} got no deadline by its alert {name}: {}", why_none(alert));
+        }
+    }
+    Ok(())
+}
+
+fn why_none(alert: &DeadlineAlert) -> String {
+    match (&alert.variable, alert.interval) {
+        (Some(variable), None) => format!("the Variable {variable} is not a whole number of seconds"),
+        _ if alert.reference["reference_type"] == "AverageRuntimeDeadline" => {
+            "too few runs of the DAG have succeeded".to_owned()
+        }
+        _ => "a run that was triggered without a logical date has none to count from".to_owned(),
+    }
+}
+
+/// Queues the callbacks of the deadlines that meet a condition with these parameters.
+async fn queue(client: &impl GenericClient, condition: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<()> {
+    let statement = format!(
+        "WITH late AS (
+            UPDATE deadline SET state = 'queued', updated_at = now() WHERE {condition} RETURNING id, dag_id, run_id, due_at)
+         -- The column `state` does not allow the state of a run that has not ended; `reason` decides.
+         INSERT INTO dag_callback (dag_id, run_id, state, reason, deadline_id)
+         SELECT dag_id, run_id, 'success', '{MISSED}', id FROM late ORDER BY due_at, id"
+    );
+    if client.execute(&statement, parameters).await? > 0 {
+        events::notify(client, &Event::Callback).await?;
+    }
+    Ok(())
+}
+
+/// Queues the callbacks of the deadlines that have passed.
+pub(crate) async fn miss(client: &impl GenericClient, now: Timestamp) -> Result<()> {
+    queue(client, "state = 'scheduled' AND due_at <= $1", &[&now]).await
+}
+
+/// Queues the callbacks again that ran when the server ended: an alert is rather sent twice than lost. The caller must
+/// run no callback.
+pub async fn queue_interrupted(client: &impl GenericClient) -> Result<()> {
+    queue(client, "state = 'running'", &[]).await
+}
+
+/// Records that the callback of a deadline has ended. `log` has no secrets.
+pub async fn end_callback(client: &impl GenericClient, id: &str, succeeded: bool, log: &str) -> Result<()> {
+    let state = if succeeded { CallbackState::Success } else { CallbackState::Failed };
+    let statement = "UPDATE deadline SET state = $2, log = $3, updated_at = now() WHERE id = $1::text::uuid";
+    execute(client, statement, &[&id, &state.as_str(), &log.replace('\0', "\u{fffd}")]).await
+}
+
+states! {
+    /// State of the callback of a deadline.
+    #[derive(JsonSchema)]
+    CallbackState {
+        /// The run has not missed the deadline.
+        Scheduled = "scheduled",
+        Queued = "queued",
+        Running = "running",
+        Success = "success",
+        Failed = "failed",
+    }
+}
+
+read_by_name!(CallbackState);
+
+from_row! {
+    #[derive(Debug, Clone)]
+    pub struct Deadline {
+        pub id: String,
+        pub run: RunKey => RunKey::from_row,
+        pub due_at: Timestamp,
+        pub state: CallbackState,
+        pub created_at: Timestamp,
+        /// Number of the version with the alert, and the alert's number in it, from 1.
+        pub version_number: i32,
+        pub alert: i32,
+        pub alert_name: Option<String>,
+        pub callback: Option<String>,
+        pub is_async: bool,
+    }
+}
+
+list_fields! {
+    /// Fields of deadlines, for lists.
+    DeadlineField, key: [Id], filter: DeadlineFilter;
+    Id = text("e.id::text"),
+    DueAt = time("e.due_at"),
+    CreatedAt = time("e.created_at"),
+    UpdatedAt = time("e.updated_at"),
+    /// `true` or `false`.
+    Missed = text("(e.state <> 'scheduled')::text"),
+    DagId = text("e.dag_id"),
+    RunId = text("e.run_id"),
+    AlertName = text("(v.structure->'deadlines'->(e.alert - 1)->>'name')"),
+    CallbackState = text("e.state"),
+    CallbackType = text("coalesce(v.structure->'deadlines'->(e.alert - 1)->>'is_async', 'false')"),
+}
+
+filter! {
+    pub struct DeadlineFilter {
+        dag_id: String = "e.dag_id = {}",
+        run_id: String = "e.run_id = {}",
+    }
+}
+
+/// A page of deadlines.
+pub async fn list(client: &impl GenericClient, listing: Listing<DeadlineField>) -> Result<ListPage<Deadline>> {
+    let columns = "e.id::text AS id, e.dag_id, e.run_id, e.due_at, e.state, e.created_at, v.version_number, e.alert,
+                   v.structure->'deadlines'->(e.alert - 1)->>'name' AS alert_name,
+                   v.structure->'deadlines'->(e.alert - 1)->>'callback' AS callback,
+                   coalesce((v.structure->'deadlines'->(e.alert - 1)->>'is_async')::boolean, false) AS is_async";
+    let joins = &[("v", "JOIN dag_version v ON v.id = e.dag_version_id")];
+    listing.fetch(client, &Source { columns, from: "deadline e", joins }).await
+}
+
+/// What the callback of a run's deadline printed; empty if it has not ended, `None` without such a deadline.
+pub async fn log(client: &impl GenericClient, run: &RunKey, id: &str) -> Result<Option<String>> {
+    let query = "SELECT coalesce(log, '') FROM deadline WHERE dag_id = $1 AND run_id = $2 AND id::text = $3";
+    fetch_optional(client, query, &[&run.dag_id, &run.run_id, &id]).await
+}
+
+/// Those of these runs of a DAG that have missed a deadline.
+pub async fn late_runs(client: &impl GenericClient, dag_id: &str, run_ids: &[&str]) -> Result<HashSet<String>> {
+    let query = "SELECT DISTINCT run_id FROM deadline WHERE dag_id = $1 AND run_id = ANY ($2) AND state <> 'scheduled'";
+    Ok(fetch_all(client, query, &[&dag_id, &run_ids]).await?.into_iter().collect())
+}
+
+from_row! {
+    /// The number of deadlines of a day or an hour.
+    #[derive(Debug, Clone, Copy)]
+    pub struct DeadlineCount {
+        pub at: Timestamp,
+        pub missed: bool,
+        pub count: i64,
+    }
+}
+
+/// Counts the deadlines of a DAG in the range.
+pub async fn calendar(
+    client: &impl GenericClient,
+    dag_id: &str,
+    granularity: Granularity,
+    range: Range<Timestamp>,
+) -> Result<Vec<DeadlineCount>> {
+    let (conditions, bounds) = range.conditions("due_at", 3);
+    let query = format!(
+        "SELECT date_trunc($2, due_at, 'UTC') AS at, state <> 'scheduled' AS missed, count(*) AS count
+         FROM deadline WHERE dag_id = $1{conditions} GROUP BY 1, 2 ORDER BY 1, 2"
+    );
+    let unit = granularity.unit();
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&dag_id, &unit];
+    parameters.extend(bounds.iter().map(|bound| bound as &(dyn ToSql + Sync)));
+    fetch_all(client, &query, &parameters).await
+}
