@@ -41,9 +41,29 @@ fn check_one(name: &str, param: &Value, conf_value: Option<&Value>) -> Result<()
     let Some(schema) = schema.filter(|schema| schema.as_object().is_some_and(|map| !map.is_empty())) else {
         return Ok(());
     };
-    validator(name, schema, jsonschema::options().should_validate_formats(true))?
+    validator(name, schema, airflow_formats())?
         .validate(value)
         .map_err(|error| ParamError::Value { name: name.to_owned(), source: Box::new(error.to_owned()) })
+}
+
+/// The formats that Airflow does not check, which has no packages for them: `date-time` may lack the zone, for example.
+const UNCHECKED_FORMATS: [&str; 9] = [
+    "date-time",
+    "hostname",
+    "iri",
+    "iri-reference",
+    "json-pointer",
+    "relative-json-pointer",
+    "uri",
+    "uri-reference",
+    "uri-template",
+];
+
+/// Checks formats as Airflow does, whose `time` has no zone.
+fn airflow_formats() -> ValidationOptions<'static> {
+    let is_time = |text: &str| jiff::civil::Time::strptime("%H:%M:%S", text).is_ok();
+    let options = jsonschema::options().should_validate_formats(true).with_format("time", is_time);
+    UNCHECKED_FORMATS.into_iter().fold(options, |options, format| options.with_format(format, |_: &str| true))
 }
 
 fn validator(name: &str, schema: &Value, options: ValidationOptions) -> Result<Validator, ParamError> {
@@ -63,5 +83,30 @@ pub(crate) fn check_defaults(structure: &Structure) -> Result<(), ParamError> {
     match scheduled && check(structure, &Map::new()).is_err() {
         true => Err(ParamError::Scheduled(structure.dag_id.clone())),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn formats_are_checked_as_in_airflow() {
+        let is_valid = |format: &str, value: &str| {
+            check_one("p", &json!({"value": value, "schema": {"type": "string", "format": format}}), None).is_ok()
+        };
+        for (format, value) in [
+            ("time", "12:13:14"),
+            ("date-time", "2026-01-01T00:00"),
+            ("date", "2026-01-01"),
+            ("email", "a@b"),
+            ("uri", "some path"),
+        ] {
+            assert!(is_valid(format, value), "{format} {value}");
+        }
+        for (format, value) in [("time", "12:13"), ("date", "today"), ("email", "a"), ("uuid", "x"), ("regex", "(")] {
+            assert!(!is_valid(format, value), "{format} {value}");
+        }
     }
 }
