@@ -10,18 +10,30 @@ use zip::ZipArchive;
 const LARGEST_FILE: u64 = 16 * 1024 * 1024;
 
 /// True for a Python file that is worth importing: its text mentions DAGs, or it cannot be read, which the import then
-/// reports. True for packaged DAGs, whose import reports that they are not loaded. False for a file above `LARGEST_FILE`.
+/// reports. True for a YAML file with the schema of Airflow's DAGs. True for packaged DAGs, whose import reports that they
+/// are not loaded. False for a file above `LARGEST_FILE`.
 pub fn is_dag_file(path: &Path) -> bool {
     if is_zip(path) {
         return has_dag_file(path);
     }
-    if path.extension().is_none_or(|end| end != "py") {
+    let is_yaml = is_yaml(path);
+    if !is_yaml && !is_python(path) {
         return false;
     }
     match files::read_regular(path, LARGEST_FILE) {
-        Ok(text) => text.is_some_and(|text| might_have_dags(&text)),
-        Err(error) => error.kind() != io::ErrorKind::InvalidData,
+        Ok(text) => text.is_some_and(|text| if is_yaml { has_dag_schema(&text) } else { might_have_dags(&text) }),
+        Err(error) => !is_yaml && error.kind() != io::ErrorKind::InvalidData,
     }
+}
+
+/// True for the name of a Python file.
+pub fn is_python(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "py")
+}
+
+/// True for the name of a YAML file, which may define DAGs from Airflow 3.4 on.
+pub(super) fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "yaml" || end == "yml")
 }
 
 /// True for the name of a zip file, which may contain packaged DAGs.
@@ -46,14 +58,29 @@ fn has_dag_file(path: &Path) -> bool {
 
 /// Airflow's heuristic `might_contain_dag`, extended by our package name: most Python files need no import.
 fn might_have_dags(text: &[u8]) -> bool {
-    let contains_word = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    let contains_word = |word: &[u8]| contains(text, word);
     (contains_word(b"dag") || contains_word(b"asset")) && (contains_word(b"airflow") || contains_word(b"leoflow"))
+}
+
+/// True for a document that declares Airflow's schema of DAGs, as Airflow's importer recognizes it.
+fn has_dag_schema(text: &[u8]) -> bool {
+    contains(text, b"$schema") && contains(text, b"https://airflow.apache.org/schemas/dag/")
+}
+
+fn contains(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn recognizes_dags_in_yaml_by_their_schema() {
+        assert!(has_dag_schema(b"$schema: https://airflow.apache.org/schemas/dag/2026-10-01.json"));
+        assert!(!has_dag_schema(b"# https://airflow.apache.org/schemas/dag/ is its schema"));
+    }
 
     #[test]
     fn recognizes_dag_files_by_two_words() {

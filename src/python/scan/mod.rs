@@ -4,7 +4,8 @@ mod dag_file;
 mod ignore;
 
 pub use self::ignore::Syntax;
-pub use dag_file::{is_dag_file, is_zip};
+use dag_file::is_yaml;
+pub use dag_file::{is_dag_file, is_python, is_zip};
 
 use self::ignore::{IGNORE_FILE, PathKind, Rules};
 use super::roots::DagPlaces;
@@ -319,9 +320,10 @@ fn scan_entry(
     }
 }
 
-/// True for Python and zip files and the settings files of projects.
+/// True for Python, YAML and zip files and the settings files of projects.
 fn is_of_interest(name: &str) -> bool {
-    (name.ends_with(".py") || name.ends_with(".zip")) && !name.starts_with('.') || name.ends_with(leoflow_yaml::FILE)
+    let path = Path::new(name);
+    (is_python(path) || is_yaml(path) || is_zip(path)) && !name.starts_with('.') || name.ends_with(leoflow_yaml::FILE)
 }
 
 fn is_skipped(name: &str) -> bool {

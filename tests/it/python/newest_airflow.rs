@@ -146,3 +146,51 @@ fn what_this_release_does_not_know_is_refused_by_name_and_line() {
     let text = test.sql(error);
     assert!(text.contains("looping/dag.py:4") && text.contains("max_iterations=40000 of the loop 'tries'"), "{text}");
 }
+
+/// Two documents, of which the second refers to a task of its own; the operator's template is that of the stored version.
+const YAML: &str = "$schema: https://airflow.apache.org/schemas/dag/2026-10-30.json
+dag_id: in_yaml
+schedule: '@daily'
+start_date: 2026-01-01
+catchup: false
+tags: [yaml]
+tasks:
+  - id: hello
+    uses: airflow.providers.standard.operators.bash.BashOperator
+    with:
+      bash_command: {$t: 'echo {{ run_id }}'}
+  - id: after
+    uses: airflow.providers.standard.operators.bash.BashOperator
+    with:
+      bash_command: 'echo after'
+      env: {SAID: {$x: hello}}
+---
+$schema: https://airflow.apache.org/schemas/dag/2026-10-30.json
+dag_id: also_in_yaml
+tasks:
+  - id: nothing
+    uses: airflow.providers.standard.operators.empty.EmptyOperator
+";
+
+#[test]
+fn dags_in_yaml_run_as_they_were_stored() {
+    let test = started();
+    test.save("project/flow.yaml", YAML);
+    test.wait_imported("in_yaml");
+    assert_eq!(test.run_dag("also_in_yaml")["state"], "success");
+    let shown = test.run(&["dags", "show", "in_yaml", "--json"]).expect(0).json();
+    assert!(shown["fileloc"].as_str().unwrap().ends_with("project/flow.yaml"), "{shown}");
+    test.run(&["dags", "trigger", "in_yaml", "--unpause", "--run-id", "one"]).expect(0);
+    assert_eq!(test.wait_run("in_yaml", "one")["state"], "success");
+    let returned = "SELECT string_agg(value::text, ' ' ORDER BY task_id) FROM xcom WHERE dag_id = 'in_yaml' AND key = 'return_value'
+        AND run_id = 'one'";
+    assert_eq!(test.sql(returned), r#""after" "one""#);
+    // An error of the file, and its end.
+    test.save("project/flow.yaml", &YAML.replace("uses: airflow.providers.standard.operators.empty", "uses: nowhere"));
+    let error = || test.sql("SELECT coalesce(max(stack_trace), '') FROM import_error");
+    wait_until("the import error", SOON, || error().contains("also_in_yaml") && error().contains("nowhere"));
+    test.save("project/flow.yaml", "dag_id: of another tool\n");
+    wait_until("the file has no DAGs", SOON, || {
+        error().is_empty() && test.sql("SELECT count(*) FROM dag WHERE is_active AND dag_id LIKE '%in_yaml'") == "0"
+    });
+}

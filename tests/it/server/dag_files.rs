@@ -183,6 +183,16 @@ fn a_dag_id_belongs_to_one_file() {
 }
 
 #[test]
+fn dags_in_yaml_need_airflows_own_sdk() {
+    let test = TestHome::started();
+    test.save("other.yaml", "dags: none\n");
+    test.save("flow.yml", "$schema: https://airflow.apache.org/schemas/dag/2026-10-30.json\ndag_id: flow\n");
+    let error = wait_import_error(&test, "flow.yml", SOON);
+    assert!(error.contains("needs Airflow's own SDK of version 3.4 or newer"), "{error}");
+    assert_eq!(import_error(&test, "other.yaml"), None);
+}
+
+#[test]
 fn unsupported_features_are_import_errors_with_their_line() {
     let test = TestHome::started();
     for (name, text, feature) in [

@@ -3,7 +3,7 @@
 use super::repository::{Project, Repository};
 use crate::error::Error;
 use leoflow_base::sys::blocking;
-use leoflow_python::{Interpreter, Job, is_zip};
+use leoflow_python::{Interpreter, Job, is_python};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::Write;
@@ -117,7 +117,7 @@ pub async fn read(
             let roots = [project.dags(), folder.clone(), folder.join("plugins"), repository.top.clone()];
             let parent = folder.parent().filter(|_| *folder != repository.top).map(PathBuf::from);
             let roots: Vec<PathBuf> = extra_roots.iter().cloned().chain(roots).chain(parent).collect();
-            let files: Vec<&PathBuf> = project.dag_files.iter().filter(|file| !is_zip(file)).collect();
+            let files: Vec<&PathBuf> = project.dag_files.iter().filter(|file| is_python(file)).collect();
             format!("{}\n", json!({"top": repository.folder, "project": folder, "roots": roots, "files": files}))
         })
         .collect();

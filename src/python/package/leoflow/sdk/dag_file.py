@@ -9,7 +9,8 @@ from leoflow.airflow_2.install import install_if
 from leoflow.common import topology
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.settings import image_folder
-from leoflow.sdk import refusals
+from leoflow.entry.workspace import is_yaml
+from leoflow.sdk import refusals, yaml_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,11 +41,14 @@ def dags_of(workspace: Any, path: str, settings: dict[str, Any] | None) -> list[
     image_folder.show_if(settings)
     install_if(settings)
     DagContext.autoregistered_dags.clear()
-    DagContext.current_autoregister_module_name = workspace.module_name(path)
+    DagContext.current_autoregister_module_name = None if is_yaml(path) else workspace.module_name(path)
     try:
-        module = workspace.run(path)
-        defined = [value for value in vars(module).values() if isinstance(value, DAG)]
-        defined += sorted((dag for dag, _ in DagContext.autoregistered_dags), key=lambda dag: dag.dag_id)
+        if is_yaml(path):
+            defined = yaml_file.dags_of(workspace, path)
+        else:
+            module = workspace.run(path)
+            defined = [value for value in vars(module).values() if isinstance(value, DAG)]
+            defined += sorted((dag for dag, _ in DagContext.autoregistered_dags), key=lambda dag: dag.dag_id)
     finally:
         DagContext.current_autoregister_module_name = None
         DagContext.autoregistered_dags.clear()
