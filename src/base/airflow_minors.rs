@@ -68,7 +68,7 @@ pub fn preferred_ui() -> &'static WebUi {
 }
 
 /// The UI of a minor version: `3.4`.
-pub(crate) fn ui_of(minor: &str) -> Option<&'static WebUi> {
+pub fn ui_of(minor: &str) -> Option<&'static WebUi> {
     let is_minor = minor.split('.').count() == 2;
     web_uis().iter().find(|ui| is_minor && version(ui.version) == version(minor))
 }

@@ -306,7 +306,7 @@ impl Command {
             Self::Upgrade(args) if args.all.all => every_instance::upgrade(context, &args).await,
             Self::Upgrade(args) => upgrade::run(context, &args).await,
             Self::Rollback(args) => rollback::run(context, &args).await,
-            Self::Versions(_) => versions::run(context),
+            Self::Versions(args) => versions::run(context, &args),
             Self::SetChannel(args) => set_channel::run(context, &args),
             Self::Smoke(_) => smoke::run(context).await,
             Self::Uninstall(args) => uninstall::run(context, &args),

@@ -142,6 +142,7 @@ fn common_commands() {
             .replace("/folder", &transcript.test.folder().display().to_string())
             .as_str(),
         "versions",
+        "versions --airflow",
         "instances list",
         "migrate-db status",
         "set-channel rc",
