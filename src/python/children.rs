@@ -117,7 +117,7 @@ impl Children {
         let printed = if output.is_empty() { String::new() } else { format!("{PRINTED}{}", output.trim_end()) };
         match ended {
             Ok(exit) => Ok(ChildOutput { result, exit, printed }),
-            Err(spent) => Err(NoResult::Transient(timeout.message(job, spent) + &printed)),
+            Err(spent) => Err(NoResult::TimedOut(timeout.message(job, spent) + &printed)),
         }
     }
 

@@ -6,15 +6,18 @@ pub enum NoResult {
     /// A retry fails too, until the file, its settings or its environment change.
     #[error("{0}")]
     Permanent(String),
-    /// A limit on time or memory, or a system error: a retry may succeed without a change.
+    /// A limit on memory, or a system error: a retry may succeed without a change.
     #[error("{0}")]
     Transient(String),
+    /// The child reached its time limit; a retry may succeed without a change.
+    #[error("{0}")]
+    TimedOut(String),
 }
 
 impl NoResult {
     pub fn reason(&self) -> &str {
         match self {
-            Self::Permanent(reason) | Self::Transient(reason) => reason,
+            Self::Permanent(reason) | Self::Transient(reason) | Self::TimedOut(reason) => reason,
         }
     }
 }

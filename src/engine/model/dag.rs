@@ -182,7 +182,6 @@ pub struct DeadlineAlert {
     pub variable: Option<String>,
     /// Import path of the function that is called.
     pub callback: String,
-    #[serde(default, skip_serializing_if = "is_false")]
     pub is_async: bool,
 }
 

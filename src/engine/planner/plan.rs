@@ -23,7 +23,7 @@ pub fn plan(snapshot: &Snapshot<'_>) -> Plan {
         // The tasks that wait for the loop wait for its next iteration, which the next plan contains.
         return planner.finish(None);
     }
-    if snapshot.deadline.is_some_and(|deadline| deadline <= snapshot.now) && planner.is_unfinished() {
+    if snapshot.times_out_at.is_some_and(|time| time <= snapshot.now) && planner.is_unfinished() {
         return planner.time_out();
     }
     // As in Airflow, no task is scheduled before the logical date.

@@ -456,7 +456,7 @@ fn a_run_without_tasks_succeeds() {
 fn a_run_waits_for_its_logical_date() {
     let second = SignedDuration::from_secs(1);
     let play = Play::new(&["a"], 16);
-    let at = |not_before, deadline| plan(&Snapshot { not_before, deadline, ..play.snapshot(false) });
+    let at = |not_before, times_out_at| plan(&Snapshot { not_before, times_out_at, ..play.snapshot(false) });
     let starts = |plan: &Plan| plan.transitions.len();
     let early = at(Some(play.now + second), None);
     assert_eq!((starts(&early), early.run), (0, None), "no task is scheduled, and the run does not end");
@@ -483,7 +483,7 @@ fn a_run_that_a_user_has_marked_ends_in_that_state() {
 fn tasks_that_a_timeout_of_the_run_ends_get_an_end_date() {
     let mut play = Play::new(&["a", "b<a"], 16);
     play.settle();
-    let plan = plan(&Snapshot { deadline: Some(play.now), ..play.snapshot(false) });
+    let plan = plan(&Snapshot { times_out_at: Some(play.now), ..play.snapshot(false) });
     let ends: Vec<_> = plan.transitions.iter().map(|transition| (transition.to, transition.kind)).collect();
     assert_eq!(ends, [(TaskState::Skipped, TransitionKind::NeverRan); 2]);
 }
@@ -492,7 +492,7 @@ fn tasks_that_a_timeout_of_the_run_ends_get_an_end_date() {
 fn a_timeout_or_deadlock_names_the_unfinished_instances() {
     let mut play = Play::new(&["a", "b<a", "c<b"], 16);
     play.settle().end("a", Outcome::Success);
-    let expired = Snapshot { deadline: Some(play.now), ..play.snapshot(false) };
+    let expired = Snapshot { times_out_at: Some(play.now), ..play.snapshot(false) };
     assert_eq!(plan(&expired).unfinished_at_end(&expired), Some(vec![1, 2]));
     let ended = |reason| Plan { run: Some((RunState::Failed, reason)), ..Plan::default() };
     assert_eq!(ended(Reason::Deadlocked).unfinished_at_end(&expired), Some(vec![1]), "c has no finished upstream");

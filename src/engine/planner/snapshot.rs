@@ -24,7 +24,7 @@ pub struct Snapshot<'a> {
     /// The dates of the run that sensors wait for; with `None`, every sensor waits in its own process.
     pub dates: Option<Dates>,
     /// When the `dagrun_timeout` expires.
-    pub deadline: Option<Timestamp>,
+    pub times_out_at: Option<Timestamp>,
     /// The state in which a user has ended the run, while its teardowns run.
     pub marked: Option<RunState>,
     /// Number of elements returned by the tasks that others are mapped over, by task index.
@@ -47,7 +47,7 @@ impl<'a> Snapshot<'a> {
             not_before: None,
             polled: HashMap::new(),
             dates: None,
-            deadline: None,
+            times_out_at: None,
             marked: None,
             lengths: HashMap::new(),
             decisions: HashMap::new(),

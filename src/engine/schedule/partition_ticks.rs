@@ -3,8 +3,8 @@
 use super::partition_key::{self, MAX_TICKS, PartitionError};
 use super::run_dates::{Crontab, Info, Partition, TimetableProblem};
 use super::series::CronSeries;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,6 +49,31 @@ impl PartitionTicks {
         for _ in 0..self.run_offset.unsigned_abs() {
             date = if self.run_offset > 0 { cron.next(date)? } else { cron.previous(date)? };
         }
+        self.info_of(run_after, date)
+    }
+
+    /// The run of the next partition whose date is in the range, after `last`. As in Airflow, the bounds are times of day in
+    /// the zone of the partitions, and the run is due at the date of its partition whatever the offset.
+    pub(crate) fn next_in(
+        &self,
+        (from, to): (Timestamp, Timestamp),
+        last: Option<&Info>,
+    ) -> Result<Option<Info>, TimetableProblem> {
+        let zone = self.cron.zone()?;
+        let local = |bound: Timestamp| {
+            let wall = TimeZone::UTC.to_datetime(bound);
+            partition_key::to_timestamp(wall, &zone)
+        };
+        let after = match last {
+            Some(last) => last.run_after,
+            // A tick at the bound itself is in the range.
+            None => local(from)?.saturating_sub(SignedDuration::from_micros(1)).unwrap_or(from),
+        };
+        let date = self.cron.schedule()?.next(after)?;
+        Ok((date <= local(to)?).then(|| self.info_of(date, date)).transpose()?)
+    }
+
+    fn info_of(&self, run_after: Timestamp, date: Timestamp) -> Result<Info, TimetableProblem> {
         let partition = Partition { key: self.key_of(date)?, date: Some(date) };
         Ok(Info { run_after, interval: None, run_id: None, partition: Some(partition) })
     }

@@ -77,7 +77,7 @@ impl Timetable {
         }
     }
 
-    /// True if the data intervals of its runs can be enumerated, so that backfills are possible.
+    /// True if the data intervals of its runs can be enumerated.
     pub fn is_periodic(&self) -> bool {
         match self {
             Self::Null | Self::Once | Self::Continuous | Self::Asset => false,
@@ -85,6 +85,11 @@ impl Timetable {
             Self::AssetOrTime { timetable } | Self::AssetAndTime { timetable } => timetable.is_periodic(),
             _ => true,
         }
+    }
+
+    /// True if the runs of a range of past dates can be enumerated: of logical dates, or of the dates of partitions.
+    pub fn can_be_backfilled(&self) -> bool {
+        self.is_periodic() || matches!(self, Self::CronPartition { .. })
     }
 
     /// True if the partition of a run is known before it starts.

@@ -38,8 +38,9 @@ pub enum RangeProblem {
     Timetable(TimetableProblem),
 }
 
-/// The runs of a schedule between two dates whose data interval has ended, oldest first. If there are more than
-/// `limit`, the rest is counted for up to `time_limit`, and the error is `RangeProblem::TooMany`.
+/// The runs of a schedule between two dates, oldest first: those whose data interval has ended or, of a cron partition,
+/// those with a partition date in the range. If there are more than `limit`, the rest is counted for up to `time_limit`,
+/// and the error is `RangeProblem::TooMany`.
 pub fn in_range(
     timetable: &Timetable,
     (from, to): (Timestamp, Timestamp),
@@ -48,14 +49,21 @@ pub fn in_range(
     time_limit: Duration,
 ) -> Result<Vec<Info>, RangeProblem> {
     let restriction = Restriction { earliest: Some(from), latest: Some(to), catchup: true };
+    let next = |last: Option<&Info>| match timetable {
+        Timetable::CronPartition { ticks } => ticks.next_in((from, to), last),
+        _ => {
+            let info = timetable.next(last.and_then(|last| last.interval), restriction, now)?;
+            Ok(info.filter(|info| info.interval.is_some_and(|interval| interval.end < now)))
+        }
+    };
     let mut runs = Vec::new();
     let mut last = None;
     let mut count = 0_usize;
     let start = Instant::now();
     loop {
-        match timetable.next(last, restriction, now) {
-            Ok(Some(info)) if info.interval.is_some_and(|interval| interval.end < now) => {
-                last = info.interval;
+        match next(last.as_ref()) {
+            Ok(Some(info)) => {
+                last = Some(info.clone());
                 count += 1;
                 if runs.len() < limit {
                     runs.push(info);
@@ -63,10 +71,10 @@ pub fn in_range(
                     return Err(RangeProblem::TooMany { count, is_exact: false });
                 }
             }
-            Ok(_) | Err(TimetableProblem::Cron(_)) if count > limit => {
+            Ok(None) | Err(TimetableProblem::Cron(_)) if count > limit => {
                 return Err(RangeProblem::TooMany { count, is_exact: true });
             }
-            Ok(_) | Err(TimetableProblem::Cron(_)) => return Ok(runs),
+            Ok(None) | Err(TimetableProblem::Cron(_)) => return Ok(runs),
             Err(error) => return Err(RangeProblem::Timetable(error)),
         }
     }
@@ -104,6 +112,19 @@ mod tests {
         let now = "2026-01-01T03:30:00Z".parse().unwrap();
         let runs = in_range(&hourly(), day("23"), now, 10, Duration::ZERO).unwrap();
         assert_eq!(runs.len(), 3);
+    }
+
+    #[test]
+    fn bounds_of_partitions_are_times_in_their_zone() {
+        let ticks = json!({"kind": "cron_partition", "expression": "0 * * * *", "timezone": "Europe/Berlin",
+            "run_immediately": true, "run_offset": -1, "key_format": "%Y-%m-%dT%H"});
+        let timetable = serde_json::from_value(ticks).unwrap();
+        // Dates after now too.
+        let now = "2026-01-01T00:30:00Z".parse().unwrap();
+        let runs = in_range(&timetable, day("02"), now, 10, Duration::ZERO).unwrap();
+        let keys: Vec<_> = runs.iter().map(|run| run.partition.as_ref().unwrap().key.as_str()).collect();
+        assert_eq!(keys, ["2026-01-01T00", "2026-01-01T01", "2026-01-01T02"]);
+        assert_eq!(runs[0].run_after.to_string(), "2025-12-31T23:00:00Z");
     }
 
     #[test]

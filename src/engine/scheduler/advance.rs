@@ -195,7 +195,7 @@ async fn read_snapshot<'a>(
         polled: file_sensors::poll(transaction, files, graph, &instances, logical_date.unwrap_or(run_after), now)
             .await?,
         dates: Some(Dates { interval_end: row.interval_end, run_after }),
-        deadline: row.deadline,
+        times_out_at: row.times_out_at,
         marked,
         lengths: if needs_lengths {
             planner_input::lengths(transaction, key, graph).await?

@@ -3,7 +3,7 @@
 use crate::model::keys::RunKey;
 use crate::model::state::RunType;
 use crate::planner::retry;
-use crate::schedule::timetable::{Info, Interval, Partition, Restriction, Timetable, TimetableProblem};
+use crate::schedule::timetable::{Info, Interval, Restriction, Timetable, TimetableProblem};
 use crate::store::Result;
 use crate::store::asset::assets;
 use crate::store::dag::next_runs::{self, DueRun, StaleDag};
@@ -135,22 +135,6 @@ fn retry_time(stale: &StaleDag) -> Timestamp {
     retry::add_seconds(stale.now, next_runs::RETRY_SECONDS)
 }
 
-/// Maximum number of characters of a partition key in a run id.
-const MAX_KEY_CHARS: usize = 100;
-
-/// The id of a scheduled run. It ends with the sanitized partition key, where Airflow uses random letters.
-fn run_id(run_after: Timestamp, partition: Option<&Partition>) -> String {
-    let date = isoformat(run_after);
-    match partition {
-        None => format!("scheduled__{date}"),
-        Some(partition) => {
-            let sanitize = |c: char| if c.is_ascii_alphanumeric() || "_.~:+-".contains(c) { c } else { '_' };
-            let key: String = partition.key.chars().map(sanitize).take(MAX_KEY_CHARS).collect();
-            format!("scheduled__{date}__{key}")
-        }
-    }
-}
-
 /// Creates one run of each DAG that is due and below its `max_active_runs`, until `TIME_LIMIT`. Returns the number of
 /// DAGs handled, including those whose run exists already, but not those that wait for their assets.
 pub(crate) async fn make_due_runs(client: &mut ClientWrapper) -> Result<usize> {
@@ -202,7 +186,8 @@ async fn make_batch(client: &mut ClientWrapper, waiting: &mut Vec<String>) -> Re
 async fn make_run(transaction: &Transaction<'_>, due: &DueRun) -> Result<Option<RunKey>> {
     let timetable = due.structure.timetable.as_ref();
     let partition = timetable.and_then(|timetable| timetable.partition_at(due.run_after));
-    let run_id = due.run_id.clone().unwrap_or_else(|| run_id(due.run_after, partition.as_ref()));
+    let run_id =
+        due.run_id.clone().unwrap_or_else(|| new_run::id(RunType::Scheduled, due.run_after, partition.as_ref()));
     let run = NewRun {
         key: RunKey { dag_id: due.dag_id.clone(), run_id },
         run_type: RunType::Scheduled,

@@ -268,7 +268,7 @@ impl PendingWork {
             self.make_runs(client, evaluator, pending_queries).await?;
             let due_work = active::due_work(client, new_run::now()).await?;
             if due_work.has_missed_deadline {
-                deadlines::miss(client, new_run::now()).await?;
+                deadlines::queue_missed(client, new_run::now()).await?;
             }
             // DAGs may have become due in the meantime.
             if due_work.is_due && !std::mem::replace(&mut evaluated.schedules, true) {

@@ -17,6 +17,13 @@ const RUNS: &str = "
     UPDATE dag_run SET deadline_at = $1::timestamptz + (deadline_at - start_date), start_date = $1
     WHERE state = 'running' AND start_date > $1";
 
+/// If a run was created in the future, the intervals of its deadlines count from now, except those from other dates.
+const DEADLINES: &str = "
+    UPDATE deadline d SET due_at = $1::timestamptz + (d.due_at - d.created_at), created_at = $1 FROM dag_version v
+    WHERE d.state = 'scheduled' AND d.created_at > $1 AND v.id = d.dag_version_id
+      AND v.structure->'deadlines'->(d.alert - 1)->'reference'->>'reference_type'
+          IN ('DagRunQueuedAtDeadline', 'AverageRuntimeDeadline')";
+
 /// An instance that was queued in the future counts as queued now; otherwise all instances queued from now on would be
 /// claimed before it.
 const QUEUED: &str = "
@@ -48,6 +55,7 @@ pub(crate) async fn correct_dates(client: &impl GenericClient, sensors: Sensors)
         changed += client.execute(SENSORS, &[&now]).await?;
     }
     client.execute(RUNS, &[&now]).await?;
+    client.execute(DEADLINES, &[&now]).await?;
     client.execute(QUEUED, &[]).await?;
     if client.execute(TRIGGERS, &[&now]).await? > 0 {
         events::notify(client, &Event::Triggers).await?;

@@ -7,7 +7,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Transaction};
 
 /// Tables with the rows of a run, each after those that it refers to.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "dag_run",
     "task_instance",
     "task_try",
@@ -16,6 +16,7 @@ const TABLES: [&str; 8] = [
     "hitl_detail",
     "hitl_detail_history",
     "task_state",
+    "deadline",
 ];
 
 /// True if the run exists and has ended: one that runs must not run again where it is copied to.
@@ -36,13 +37,17 @@ pub async fn copy(source: &Client, target: &mut Client, run: &RunKey) -> Result<
         return Err(StoreError::AlreadyExists { what: "a run of this logical date,", id: other.get(0) });
     }
     copy_dag(source, &transaction, &run.dag_id).await?;
-    if let Some(version) = row["dag_version_id"].as_i64() {
-        row["dag_version_id"] = copy_version(source, &transaction, version).await?.into();
+    let version = row["dag_version_id"].as_i64();
+    let mut copied_version = None;
+    if let Some(version) = version {
+        copied_version = copy_version(source, &transaction, version).await?;
+        row["dag_version_id"] = copied_version.into();
     }
     let mut task_instances = 0;
     for table in TABLES {
         let rows = match table {
             "dag_run" => format!("[{row}]"),
+            "deadline" => missed_deadlines(source, run, version.zip(copied_version)).await?,
             _ => texts(source, table, run).await?,
         };
         let inserted = insert(&transaction, table, &rows, "").await?;
@@ -105,6 +110,15 @@ async fn object(
 async fn texts(client: &Client, table: &str, run: &RunKey) -> Result<String> {
     let query = format!("SELECT coalesce(json_agg(t), '[]')::text FROM {table} t WHERE dag_id = $1 AND run_id = $2");
     Ok(client.query_one(&query, &[&run.dag_id, &run.run_id]).await?.get(0))
+}
+
+/// The deadlines that a run has missed, as a JSON array; without those of another version than that of the run. `versions`
+/// are the ids of that version in the source and in the target.
+async fn missed_deadlines(client: &Client, run: &RunKey, versions: Option<(i64, i64)>) -> Result<String> {
+    let Some((version, copied)) = versions else { return Ok("[]".to_owned()) };
+    let query = "SELECT coalesce(jsonb_agg(to_jsonb(d) || jsonb_build_object('dag_version_id', $4::bigint)), '[]')::text
+                 FROM deadline d WHERE dag_id = $1 AND run_id = $2 AND dag_version_id = $3 AND state IN ('success', 'failed')";
+    Ok(client.query_one(query, &[&run.dag_id, &run.run_id, &version, &copied]).await?.get(0))
 }
 
 /// Inserts a JSON array of rows.

@@ -1,6 +1,6 @@
-//! Records what the callbacks of a run printed, in the server's log, and which of them failed, there and in the audit log.
+//! Records what callbacks printed, in the server's log, and which of them failed, there and in the audit log.
 
-use super::answer_of;
+use super::{answer_of, deadline_report};
 use crate::environments::CodeError;
 use crate::state::Core;
 use crate::state::database::DatastoreError;
@@ -8,12 +8,9 @@ use leoflow_base::auth::masking::{HIDDEN, Masker};
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::dag::callbacks::Subject;
 use leoflow_engine::store::event_log::{self, CallbackFailure};
-use leoflow_engine::store::run::deadlines;
 use leoflow_engine::store::secret::secrets;
 use leoflow_python::ChildOutput;
 use serde::Deserialize;
-use std::time::Duration;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
 #[derive(Deserialize)]
@@ -54,9 +51,10 @@ pub async fn record(core: &Core, (key, subject): (&TryKey, &Subject), output: Re
     // The report of a process that ended without an answer contains what it printed.
     let is_reported = problems.iter().any(|problem| problem.report.ends_with(&printed));
     if let Subject::Deadline(id) = subject {
+        let text = if is_reported { "" } else { &text };
         let reports = problems.iter().map(|problem| problem.report.as_str());
-        let log: Vec<&str> = (!is_reported).then_some(text.as_str()).into_iter().chain(reports).collect();
-        end_deadline(core, (id, &name), problems.is_empty(), &mask(log.join("\n").trim())).await;
+        let log = [text].into_iter().chain(reports).collect::<Vec<_>>().join("\n");
+        deadline_report::record(core, (id, &name), problems.is_empty(), &mask(log.trim())).await;
     }
     if !printed.is_empty() && !is_reported {
         info!("{name} ended.{}", mask(&printed));
@@ -71,25 +69,6 @@ pub async fn record(core: &Core, (key, subject): (&TryKey, &Subject), output: Re
         if let Err(error) = added {
             warn!("{name}: failed to write the failure to the audit log: {error}");
         }
-    }
-}
-
-/// Pause between attempts to record the end of a deadline's callback.
-const RETRY_PAUSE: Duration = Duration::from_secs(5);
-
-/// Records that the callback of a deadline has ended. Tries again until it is recorded: the next server would call it
-/// again.
-async fn end_deadline(core: &Core, (id, name): (&str, &str), succeeded: bool, log: &str) {
-    loop {
-        let end = async {
-            let client = core.database.get().await?;
-            Ok::<_, DatastoreError>(deadlines::end_callback(&*client, id, succeeded, log).await?)
-        };
-        match end.await {
-            Ok(()) => return,
-            Err(error) => warn!("{name}: cannot record its end: {error}; retrying"),
-        }
-        sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -130,7 +109,7 @@ mod tests {
         assert_eq!(died.len(), 1);
         assert!(died[0].error.starts_with("the process ended before it answered") && !died[0].error.contains("hello"));
         assert!(died[0].report.ends_with("It printed:\nhello"), "{died:?}");
-        let late = problems(Err(NoResult::Transient("It took too long\n\nIt printed:\nhello".to_owned()).into()));
+        let late = problems(Err(NoResult::TimedOut("It took too long\n\nIt printed:\nhello".to_owned()).into()));
         assert_eq!((&late[0].callback, late[0].error.as_str()), (&None, "It took too long"));
     }
 

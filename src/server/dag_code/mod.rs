@@ -2,6 +2,7 @@
 
 mod callback_report;
 pub(crate) mod child_slots;
+mod deadline_report;
 pub(crate) mod provider_cache;
 pub(crate) mod providers;
 pub(crate) mod questions;
@@ -14,7 +15,7 @@ use crate::state::database::DatastoreError;
 use jiff::Timestamp;
 use leoflow_engine::schedule::timetable::{Info, Interval, Restriction};
 use leoflow_engine::scheduler::due_runs::{TimetableEvaluator, TimetableQuery};
-use leoflow_engine::store::dag::callbacks::{self, Callback};
+use leoflow_engine::store::dag::callbacks::{self, Callback, Subject};
 use leoflow_engine::store::dag::versions;
 use leoflow_engine::store::events::Event;
 use leoflow_engine::store::run::deadlines;
@@ -166,47 +167,57 @@ impl DagCode {
         // Catches missed notifications and failed reads.
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         let mut calls = JoinSet::new();
-        let mut running: Vec<(Id, String)> = Vec::new();
-        let mut has_queued_interrupted = false;
+        let mut running: Vec<Running> = Vec::new();
+        let mut may_be_interrupted = true;
         loop {
-            if !has_queued_interrupted {
-                has_queued_interrupted = self.queue_interrupted().await;
+            if std::mem::take(&mut may_be_interrupted) {
+                self.queue_interrupted(&running).await;
             }
             while calls.len() < MAX_CALLBACKS
                 && let Some(callback) = self.take_callback(&running).await
             {
                 let (code, dag_id) = (self.clone(), callback.key.instance.run.dag_id.clone());
+                let deadline = if let Subject::Deadline(id) = &callback.subject { Some(id.clone()) } else { None };
                 let call = calls.spawn_local(async move { code.run_callback(callback).await });
-                running.push((call.id(), dag_id));
+                running.push(Running { call: call.id(), dag_id, deadline });
             }
             loop {
                 tokio::select! {
                     Some(finished) = calls.join_next_with_id() => {
                         let id = finished.map_or_else(|error| error.id(), |(id, ())| id);
-                        running.retain(|(running_id, _)| *running_id != id);
+                        running.retain(|running| running.call != id);
                         break;
                     }
                     // An error means that events were missed, one of which may have announced a callback.
                     event = events.recv() => if matches!(event, Ok(Event::Callback) | Err(_)) {
                         break;
                     },
-                    _ = poll.tick() => break,
+                    _ = poll.tick() => {
+                        may_be_interrupted = true;
+                        break;
+                    }
                 }
             }
         }
     }
 
-    /// Queues the callbacks of deadlines again that an earlier server has not ended. Returns false if that failed.
-    async fn queue_interrupted(&self) -> bool {
-        let queued =
-            async { Ok::<_, DatastoreError>(deadlines::queue_interrupted(&*self.core.database.get().await?).await?) };
-        queued.await.inspect_err(|error| warn!("cannot queue callbacks of deadlines: {error}")).is_ok()
+    /// Queues the callbacks of deadlines again that have not ended and do not run here: the server was killed, the datastore
+    /// was lost, or the callback could not start.
+    async fn queue_interrupted(&self, running: &[Running]) {
+        let ids: Vec<&str> = running.iter().filter_map(|running| running.deadline.as_deref()).collect();
+        let queued = async {
+            let client = self.core.database.get().await?;
+            Ok::<_, DatastoreError>(deadlines::queue_interrupted(&*client, &ids).await?)
+        };
+        if let Err(error) = queued.await {
+            warn!("cannot queue callbacks of deadlines: {error}");
+        }
     }
 
     /// Takes the oldest callback of a DAG without a running one. Taking removes it from the queue, so it runs at most
     /// once, except that of a deadline.
-    async fn take_callback(&self, running: &[(Id, String)]) -> Option<Callback> {
-        let busy: Vec<&str> = running.iter().map(|(_, dag_id)| dag_id.as_str()).collect();
+    async fn take_callback(&self, running: &[Running]) -> Option<Callback> {
+        let busy: Vec<&str> = running.iter().map(|running| running.dag_id.as_str()).collect();
         let client = self.core.database.get().await.ok()?;
         let callback = callbacks::take(&*client, &busy).await;
         callback.inspect_err(|error| warn!("cannot read DAG callbacks: {error}")).ok().flatten()
@@ -219,8 +230,22 @@ impl DagCode {
         let question = json!({"kind": "callback"});
         let output = self.run(version_id, &key.instance.run.dag_id, question, spec, Some(token.text.as_str())).await;
         drop(token);
-        callback_report::record(&self.core, (&key, &subject), output).await;
+        match &output {
+            Err(error) if matches!(subject, Subject::Deadline(_)) && !error.may_have_run() => {
+                // It stays running in the datastore, and is queued again at the next poll.
+                warn!("the callback of a deadline of {} cannot start: {error}; retrying", key.instance.run.dag_id);
+            }
+            _ => callback_report::record(&self.core, (&key, &subject), output).await,
+        }
     }
+}
+
+/// A callback that runs.
+struct Running {
+    call: Id,
+    dag_id: String,
+    /// Id of the deadline, if it is one's.
+    deadline: Option<String>,
 }
 
 /// Answers the scheduler's questions about custom timetables, if there is a workspace.

@@ -201,7 +201,8 @@ impl DagFile {
             self.outcome = Outcome::Imported(DagOwner::ThisFile);
             return None;
         }
-        let is_transient = matches!(parsed.output, Err(NoOutput::NoResult(NoResult::Transient(_))));
+        let is_transient =
+            matches!(parsed.output, Err(NoOutput::NoResult(NoResult::Transient(_) | NoResult::TimedOut(_))));
         let retry = is_transient.then(|| self.next_retry(stamp, now));
         let delay = retry.as_ref().map(|retry| retry.due - now);
         self.outcome = Outcome::Failed(Failure { began, is_plain: parsed.environment.is_none(), retry });

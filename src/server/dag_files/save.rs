@@ -48,7 +48,7 @@ impl DagFileLoop {
                 // The build may have ended in the meantime and will not notify again.
                 return !self.environments.will_notify(&parsed.path);
             }
-            Err(NoOutput::NoResult(NoResult::Transient(reason))) => {
+            Err(NoOutput::NoResult(NoResult::Transient(reason) | NoResult::TimedOut(reason))) => {
                 let next_attempt = clock::rfc3339_in(retry_delay.unwrap_or_default());
                 reason.push_str(&format!("\n\nThe next attempt is at {next_attempt}, or when a file changes."));
             }

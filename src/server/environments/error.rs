@@ -30,3 +30,10 @@ pub enum CodeError {
     #[error(transparent)]
     BadAnswer(#[from] serde_json::Error),
 }
+
+impl CodeError {
+    /// True if the code may have run, with whatever it does.
+    pub fn may_have_run(&self) -> bool {
+        matches!(self, Self::NoResult(NoResult::TimedOut(_)) | Self::NoAnswer(_) | Self::BadAnswer(_))
+    }
+}

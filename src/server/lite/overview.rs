@@ -126,7 +126,7 @@ pub async fn dag(Datastore(client): Datastore, Segments(dag_id): Segments<String
         view["states"] = states.into();
         last_backfills.push(view);
     }
-    let is_periodic = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic());
+    let is_periodic = dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.can_be_backfilled());
     let unknown_pools = unknown_pools(&*client, &dag_id).await?;
     let is_stalled = !dag_facts::stalled_schedules(&*client, Some(&dag_id)).await?.is_empty();
     Ok(Json(json!({

@@ -155,6 +155,34 @@ fn runs_are_created_for_complete_partitions() {
     wait_until("both keys start a run", LIMIT, || test.sql("SELECT count(*) FROM dag_run WHERE dag_id = 'all'") == "2");
 }
 
+#[test]
+fn backfills_create_runs_of_partitions() {
+    let test = TestHome::new().with_airflow();
+    test.start();
+    test.add_dag("makes", DAGS);
+    test.run(&["dags", "unpause", "ticks"]).expect(0);
+    wait_until("the scheduled runs", LIMIT, || returned_values(&test, "ticks").len() == 2);
+    let range = ["--from-date", "2026-03-01", "--to-date", "2026-03-03"];
+    let backfill =
+        |more: &[&str]| test.run(&[&["backfill", "create", "ticks"], &range[..], more].concat()).expect(0).stderr;
+    let planned =
+        test.run(&[&["backfill", "create", "ticks", "--dry-run", "--json"], &range[..]].concat()).expect(0).json();
+    let third = json!({"logical_date": null, "partition_key": "2026-03-03", "partition_date": "2026-03-02T23:00:00Z"});
+    assert_eq!((planned["backfills"].as_array().map(Vec::len), &planned["backfills"][2]), (Some(3), &third));
+
+    let created = backfill(&[]);
+    assert!(created.contains("1 run created; 2 dates already have a run"), "{created}");
+    wait_until("the run of the third day", LIMIT, || returned_values(&test, "ticks").len() == 3);
+    assert_eq!(returned_values(&test, "ticks")[2], json!(["2026-03-03", "2026-03-02 23:00:00+00:00", "None"]));
+    let listed = "SELECT string_agg(partition_key || ' ' || coalesce(exception_reason, 'run'), ', ' ORDER BY backfill_id, ordinal)
+                  FROM backfill_run";
+    assert_eq!(test.sql(listed), "2026-03-01 already exists, 2026-03-02 already exists, 2026-03-03 run");
+    // The earlier runs stay.
+    let again = backfill(&["--reprocess-behavior", "completed"]);
+    assert!(again.contains("3 runs created"), "{again}");
+    wait_until("all runs", LIMIT, || returned_values(&test, "ticks").len() == 6);
+}
+
 fn pending_partitions(test: &TestHome, dag_id: &str) -> String {
     test.sql(&format!("SELECT count(*) FROM asset_partition WHERE dag_id = '{dag_id}'"))
 }

@@ -188,11 +188,11 @@ const VERSION_DATA: &[(i64, &str, &str, &str)] = &[
     (
         21,
         "INSERT INTO deadline (dag_id, run_id, dag_version_id, alert, due_at, log)
-         SELECT dag_id, run_id, v.id, 1, '2026-01-01 00:00+00', 'told' FROM dag_run JOIN dag_version v USING (dag_id) LIMIT 1;
+         SELECT dag_id, run_id, v.id, 1, '2026-01-01 00:00+00', 'sent' FROM dag_run JOIN dag_version v USING (dag_id) LIMIT 1;
          INSERT INTO dag_callback (dag_id, run_id, state, reason, deadline_id)
          SELECT dag_id, run_id, 'success', 'deadline', id FROM deadline",
         "SELECT d.state, log, c.reason FROM deadline d JOIN dag_callback c ON c.deadline_id = d.id",
-        "scheduled|told|deadline",
+        "scheduled|sent|deadline",
     ),
 ];
 

@@ -75,13 +75,15 @@ pub async fn all(client: &impl GenericClient) -> Result<Vec<StoredEnvironment>> 
     fetch_all(client, query, &[]).await
 }
 
-/// The environments used by the current version of an active DAG or by an unfinished run: their Python versions by hash.
+/// The environments used by the current version of an active DAG, by an unfinished run, or by a deadline whose callback has
+/// not ended: their Python versions by hash.
 pub async fn in_use(client: &impl GenericClient) -> Result<HashMap<String, String>> {
     let query = "
         SELECT e.hash, e.python FROM dag_version v JOIN environment e ON e.hash = v.environment
         WHERE EXISTS (SELECT FROM dag d WHERE d.current_version_id = v.id AND d.is_active)
             OR EXISTS (SELECT FROM dag_run r WHERE r.dag_version_id = v.id AND r.dag_id = v.dag_id
                        AND r.state IN ('queued', 'running'))
+            OR EXISTS (SELECT FROM deadline l WHERE l.dag_version_id = v.id AND l.state NOT IN ('success', 'failed'))
         GROUP BY e.hash, e.python";
     Ok(fetch_all(client, query, &[]).await?.into_iter().collect())
 }

@@ -10,6 +10,7 @@ use crate::store::dag::dags;
 use crate::store::events::{self, Event};
 use crate::store::instance_key::{IN_LOOP, KEY};
 use crate::store::rows::fetch_all;
+use crate::store::run::deadlines;
 use crate::store::run::new_run::{self, TaskDates};
 use crate::store::run::runs;
 use crate::store::run::version_choice::{RunVersion, RunVersions, VersionChoice};
@@ -171,8 +172,11 @@ impl<'a> Clearing<'a> {
         } else {
             transition::run::set_mark(transaction, key, None).await?;
         }
-        if run.state.is_finished() && !chosen.is_empty() && !self.selection.leaves_run {
-            transition::run::requeue(transaction, key, new_run::now()).await?;
+        if !chosen.is_empty() && !self.selection.leaves_run {
+            match run.state.is_finished() {
+                true => transition::run::requeue(transaction, key, new_run::now()).await?,
+                false => deadlines::restart(transaction, key, new_run::now()).await?,
+            }
         }
         notify_cleared(transaction, key).await
     }

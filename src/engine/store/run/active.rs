@@ -38,7 +38,7 @@ from_row! {
         /// True for a run of the schedule.
         pub is_scheduled: bool,
         /// When the `dagrun_timeout` expires.
-        pub deadline: Option<Timestamp> = "deadline_at",
+        pub times_out_at: Option<Timestamp> = "deadline_at",
         /// True while the DAG is paused.
         pub is_paused: bool,
         /// The state in which a user has ended the run, while its teardowns run.

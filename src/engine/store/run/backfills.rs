@@ -67,7 +67,7 @@ from_row! {
 pub async fn check(client: &impl GenericClient, dag: &Dag, request: &BackfillRequest) -> Result<()> {
     let dag_id = &request.dag_id;
     let invalid = |text: String| Err(StoreError::Invalid(text));
-    if !dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic()) {
+    if !dag.structure.timetable.as_ref().is_some_and(|timetable| timetable.can_be_backfilled()) {
         return invalid(format!("{dag_id} has a non-periodic schedule that does not support backfills"));
     }
     check_no_active_backfill(client, dag_id).await?;
@@ -129,28 +129,51 @@ pub async fn create(
     check_no_active_backfill(transaction, &request.dag_id).await?;
     let backfill = insert(transaction, request).await?;
     let existing = existing_runs(transaction, &request.dag_id, infos).await?;
-    let existing_run = |info: &Info| info.logical_date().and_then(|date| existing.get(&date));
-    let new_runs: Vec<NewRun<'_>> = infos
-        .iter()
-        .enumerate()
-        .filter(|(_, info)| existing_run(info).is_none())
-        .map(|(index, info)| new_run(dag, request, (backfill.id, ordinal(index)), info, user))
-        .collect();
-    let created = new_run::insert_all(transaction, &new_runs, &dag.structure).await?;
+    let run_of = |info: &Info| match date_of(info).and_then(|date| existing.get(&date)) {
+        None => RunOfDate::New(new_run::id(RunType::Backfill, info.run_after, info.partition.as_ref())),
+        Some((run_id, state)) => match skip_reason(*state, request.reprocess) {
+            Some(reason) => RunOfDate::None(reason),
+            // As in Airflow, the earlier run of a partition stays as it is.
+            None if info.partition.is_some() => {
+                let id = new_run::id(RunType::Backfill, info.run_after, info.partition.as_ref());
+                RunOfDate::New(format!("{id}__{}", backfill.id))
+            }
+            None => RunOfDate::Again(run_id),
+        },
+    };
+    let runs: Vec<RunOfDate<'_>> = infos.iter().map(run_of).collect();
+    let new_runs = infos.iter().zip(&runs).enumerate().filter_map(|(index, (info, run))| {
+        let RunOfDate::New(run_id) = run else { return None };
+        Some(new_run(dag, request, (backfill.id, ordinal(index)), (info, run_id), user))
+    });
+    let created = new_run::insert_all(transaction, &new_runs.collect::<Vec<_>>(), &dag.structure).await?;
     let mut outcomes = Vec::with_capacity(infos.len());
-    for (index, info) in infos.iter().enumerate() {
-        outcomes.push(match existing_run(info) {
-            Some((run_id, state)) => match skip_reason(*state, request.reprocess) {
-                Some(reason) => Err(reason),
-                None => Ok(rerun(transaction, request, &backfill, ordinal(index), run_id).await?),
-            },
-            None => Some(run_id_of(info)).filter(|run_id| created.contains(run_id)).ok_or("already exists"),
+    for (index, run) in runs.into_iter().enumerate() {
+        outcomes.push(match run {
+            RunOfDate::None(reason) => Err(reason),
+            RunOfDate::Again(run_id) => Ok(rerun(transaction, request, &backfill, ordinal(index), run_id).await?),
+            RunOfDate::New(run_id) => Some(run_id).filter(|run_id| created.contains(run_id)).ok_or("already exists"),
         });
     }
     record_runs(transaction, backfill.id, infos, &outcomes).await?;
     runs::complete_backfill(transaction, backfill.id).await?;
     events::notify(transaction, &Event::Sweep).await?;
     get(transaction, backfill.id).await
+}
+
+/// What a backfill does for one of its dates.
+enum RunOfDate<'a> {
+    /// Creates a run with this id.
+    New(String),
+    /// Runs this one again.
+    Again(&'a str),
+    /// Creates none, for this reason.
+    None(&'static str),
+}
+
+/// The date that identifies a run of the backfill: that of its partition, or its logical date.
+fn date_of(info: &Info) -> Option<Timestamp> {
+    info.partition.as_ref().map_or_else(|| info.logical_date(), |partition| partition.date)
 }
 
 fn nothing_to_create(request: &BackfillRequest) -> StoreError {
@@ -178,54 +201,56 @@ async fn insert(transaction: &Transaction<'_>, request: &BackfillRequest) -> Res
     fetch_one(transaction, query, &parameters).await
 }
 
-/// The existing runs of these dates: run id and state by logical date.
+/// The existing runs of these dates: run id and state by the date. Of the runs of a partition, the one that started last.
 async fn existing_runs(
     transaction: &Transaction<'_>,
     dag_id: &str,
     infos: &[Info],
 ) -> Result<HashMap<Timestamp, (String, RunState)>> {
-    let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
-    let query =
-        "SELECT logical_date, run_id, state FROM dag_run WHERE dag_id = $1 AND logical_date = ANY ($2) FOR UPDATE";
-    let existing: Vec<(Timestamp, String, RunState)> = fetch_all(transaction, query, &[&dag_id, &dates]).await?;
+    let dates: Vec<Option<Timestamp>> = infos.iter().map(date_of).collect();
+    let column = if infos.iter().any(|info| info.partition.is_some()) { "partition_date" } else { "logical_date" };
+    // The last row of a date is the one that is kept.
+    let query = format!(
+        "SELECT {column}, run_id, state FROM dag_run WHERE dag_id = $1 AND {column} = ANY ($2)
+         ORDER BY start_date NULLS FIRST FOR UPDATE"
+    );
+    let existing: Vec<(Timestamp, String, RunState)> = fetch_all(transaction, &query, &[&dag_id, &dates]).await?;
     Ok(existing.into_iter().map(|(date, run_id, state)| (date, (run_id, state))).collect())
 }
 
 /// Records the run of each date, or the reason why the date has none.
-async fn record_runs(
+async fn record_runs<'a>(
     transaction: &Transaction<'_>,
     backfill_id: i64,
-    infos: &[Info],
+    infos: &'a [Info],
     outcomes: &[Result<String, &'static str>],
 ) -> Result<()> {
     let dates: Vec<Option<Timestamp>> = infos.iter().map(Info::logical_date).collect();
     let run_ids: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.as_deref().ok()).collect();
     let reasons: Vec<Option<&str>> = outcomes.iter().map(|outcome| outcome.as_ref().err().copied()).collect();
+    let partition_key = |info: &'a Info| info.partition.as_ref().map(|partition| partition.key.as_str());
+    let partition_keys: Vec<Option<&str>> = infos.iter().map(partition_key).collect();
     let query = "
-        INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason)
-        SELECT $1, new.ordinal, new.logical_date, new.run_id, new.reason
-        FROM unnest($2::timestamptz[], $3::text[], $4::text[]) WITH ORDINALITY
-             AS new (logical_date, run_id, reason, ordinal)";
-    execute(transaction, query, &[&backfill_id, &dates, &run_ids, &reasons]).await
-}
-
-fn run_id_of(info: &Info) -> String {
-    format!("backfill__{}", isoformat(info.run_after))
+        INSERT INTO backfill_run (backfill_id, ordinal, logical_date, run_id, exception_reason, partition_key)
+        SELECT $1, new.ordinal, new.logical_date, new.run_id, new.reason, new.partition_key
+        FROM unnest($2::timestamptz[], $3::text[], $4::text[], $5::text[]) WITH ORDINALITY
+             AS new (logical_date, run_id, reason, partition_key, ordinal)";
+    execute(transaction, query, &[&backfill_id, &dates, &run_ids, &reasons, &partition_keys]).await
 }
 
 fn new_run<'a>(
     dag: &Dag,
     request: &'a BackfillRequest,
     backfill: (i64, i32),
-    info: &Info,
+    (info, run_id): (&'a Info, &str),
     user: &'a str,
 ) -> NewRun<'a> {
     NewRun {
-        key: RunKey { dag_id: request.dag_id.clone(), run_id: run_id_of(info) },
+        key: RunKey { dag_id: request.dag_id.clone(), run_id: run_id.to_owned() },
         run_type: RunType::Backfill,
         logical_date: info.logical_date(),
         interval: info.interval,
-        partition: None,
+        partition: info.partition.as_ref(),
         run_after: info.run_after,
         conf: &request.conf,
         note: None,
@@ -330,7 +355,7 @@ from_row! {
 
 /// The dates of a backfill, with their runs.
 pub async fn runs(client: &impl GenericClient, listing: Listing<BackfillRunField>) -> Result<ListPage<BackfillRun>> {
-    let columns = "b.*, f.dag_id, r.state, r.partition_key";
+    let columns = "b.*, f.dag_id, r.state";
     let from = "backfill_run b JOIN backfill f ON f.id = b.backfill_id
                 LEFT JOIN dag_run r ON r.dag_id = f.dag_id AND r.run_id = b.run_id";
     listing.fetch(client, &Source::new(columns, from)).await

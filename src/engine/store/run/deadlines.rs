@@ -16,6 +16,7 @@ use leoflow_base::counted::counted;
 use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
 use std::collections::HashSet;
+use std::sync::LazyLock;
 use tokio_postgres::types::ToSql;
 use tracing::warn;
 
@@ -23,13 +24,13 @@ use tracing::warn;
 pub(crate) const MISSED: &str = "deadline";
 
 /// Adds the deadlines of new runs of a DAG, by the alerts of their version. `$1` to `$4` are the DAG, the runs, the version
-/// and now. As in Airflow, a run without a logical date has no deadline that counts from it, and a DAG with too few
+/// and now. As in Airflow 3.4, a run without a logical date has no deadline that counts from it, and a DAG with too few
 /// successful runs none that counts their average.
-const ADD: &str = "
+static ADD: LazyLock<String> = LazyLock::new(|| {
+    let due_at = due_at("base.date");
+    format!("
     INSERT INTO deadline (dag_id, run_id, dag_version_id, alert, due_at)
-    SELECT r.dag_id, r.run_id, v.id, number,
-           -- The bounds keep the result in the range of timestamps.
-           least(base.date + make_interval(secs => greatest(least((alert->>'interval')::float8, 1e10), -1e10)), '9999-12-01')
+    SELECT r.dag_id, r.run_id, v.id, number, {due_at}
     FROM dag_version v CROSS JOIN LATERAL jsonb_array_elements(v.structure->'deadlines') WITH ORDINALITY AS a (alert, number)
     CROSS JOIN LATERAL (SELECT alert->'reference' AS reference) f
     JOIN dag_run r ON r.dag_id = $1 AND r.run_id = ANY ($2)
@@ -45,7 +46,15 @@ const ADD: &str = "
             HAVING count(*) >= coalesce(reference->>'min_runs', reference->>'max_runs')::numeric)
         END AS date) base
     WHERE v.id = $3 AND base.date IS NOT NULL AND alert->>'interval' IS NOT NULL
-    RETURNING deadline.alert";
+    RETURNING deadline.alert")
+});
+
+/// SQL expression: the time of the deadline by the alert `a.alert` that counts from `date`. The bounds keep it in the range
+/// of timestamps.
+fn due_at(date: &str) -> String {
+    let interval = "greatest(least((a.alert->>'interval')::float8, 1e10), -1e10)";
+    format!("least({date} + make_interval(secs => {interval}), '9999-12-01')")
+}
 
 /// Adds the deadlines of runs that have been created with this version and its structure.
 pub(crate) async fn add(
@@ -58,7 +67,7 @@ pub(crate) async fn add(
     if structure.deadlines.is_empty() || run_ids.is_empty() {
         return Ok(());
     }
-    let added: Vec<i32> = fetch_all(client, ADD, &[&dag_id, &run_ids, &version_id, &now]).await?;
+    let added: Vec<i32> = fetch_all(client, &ADD, &[&dag_id, &run_ids, &version_id, &now]).await?;
     for (number, alert) in (1..).zip(&structure.deadlines) {
         let missing = run_ids.len() - added.iter().filter(|added| **added == number).count();
         if missing > 0 {
@@ -80,11 +89,18 @@ fn why_none(alert: &DeadlineAlert) -> String {
     }
 }
 
-/// Queues the callbacks of the deadlines that meet a condition with these parameters.
+/// Queues the callbacks of the deadlines that meet a condition with these parameters. As everywhere, the rows of the runs
+/// are locked first: a clear or a mark of one of them changes its deadlines too.
 async fn queue(client: &impl GenericClient, condition: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<()> {
     let statement = format!(
-        "WITH late AS (
-            UPDATE deadline SET state = 'queued', updated_at = now() WHERE {condition} RETURNING id, dag_id, run_id, due_at)
+        "WITH run AS MATERIALIZED (
+            SELECT r.dag_id, r.run_id FROM dag_run r
+            WHERE (r.dag_id, r.run_id) IN (SELECT d.dag_id, d.run_id FROM deadline d WHERE {condition})
+            ORDER BY r.dag_id, r.run_id FOR KEY SHARE),
+         late AS (
+            UPDATE deadline d SET state = 'queued', updated_at = now() FROM run
+            WHERE (d.dag_id, d.run_id) = (run.dag_id, run.run_id) AND {condition}
+            RETURNING d.id, d.dag_id, d.run_id, d.due_at)
          -- The column `state` does not allow the state of a run that has not ended; `reason` decides.
          INSERT INTO dag_callback (dag_id, run_id, state, reason, deadline_id)
          SELECT dag_id, run_id, 'success', '{MISSED}', id FROM late ORDER BY due_at, id"
@@ -96,14 +112,25 @@ async fn queue(client: &impl GenericClient, condition: &str, parameters: &[&(dyn
 }
 
 /// Queues the callbacks of the deadlines that have passed.
-pub(crate) async fn miss(client: &impl GenericClient, now: Timestamp) -> Result<()> {
-    queue(client, "state = 'scheduled' AND due_at <= $1", &[&now]).await
+pub(crate) async fn queue_missed(client: &impl GenericClient, now: Timestamp) -> Result<()> {
+    queue(client, "d.state = 'scheduled' AND d.due_at <= $1", &[&now]).await
 }
 
-/// Queues the callbacks again that ran when the server ended: an alert is rather sent twice than lost. The caller must
-/// run no callback.
-pub async fn queue_interrupted(client: &impl GenericClient) -> Result<()> {
-    queue(client, "state = 'running'", &[]).await
+/// Queues the callbacks again that have begun and are not among `running`: an alert is rather sent twice than lost.
+pub async fn queue_interrupted(client: &impl GenericClient, running: &[&str]) -> Result<()> {
+    queue(client, "d.state = 'running' AND d.id::text <> ALL ($1)", &[&running]).await
+}
+
+/// Moves the deadlines of a run that count from its queueing: it has been queued, or its tasks have been cleared.
+pub(crate) async fn restart(client: &impl GenericClient, key: &RunKey, queued_at: Timestamp) -> Result<()> {
+    let statement = format!(
+        "UPDATE deadline d SET due_at = {}, updated_at = now()
+         FROM dag_version v CROSS JOIN LATERAL jsonb_array_elements(v.structure->'deadlines') WITH ORDINALITY AS a (alert, number)
+         WHERE d.dag_id = $1 AND d.run_id = $2 AND d.state = 'scheduled' AND v.id = d.dag_version_id AND d.alert = a.number
+           AND a.alert->'reference'->>'reference_type' = 'DagRunQueuedAtDeadline' AND a.alert->>'interval' IS NOT NULL",
+        due_at("$3::timestamptz")
+    );
+    execute(client, &statement, &[&key.dag_id, &key.run_id, &queued_at]).await
 }
 
 /// Records that the callback of a deadline has ended. `log` has no secrets.
@@ -156,9 +183,9 @@ list_fields! {
     Missed = text("(e.state <> 'scheduled')::text"),
     DagId = text("e.dag_id"),
     RunId = text("e.run_id"),
-    AlertName = text("(v.structure->'deadlines'->(e.alert - 1)->>'name')"),
+    AlertName = text("(a.alert->>'name')"),
     CallbackState = text("e.state"),
-    CallbackType = text("coalesce(v.structure->'deadlines'->(e.alert - 1)->>'is_async', 'false')"),
+    CallbackType = text("(a.alert->>'is_async')"),
 }
 
 filter! {
@@ -171,10 +198,12 @@ filter! {
 /// A page of deadlines.
 pub async fn list(client: &impl GenericClient, listing: Listing<DeadlineField>) -> Result<ListPage<Deadline>> {
     let columns = "e.id::text AS id, e.dag_id, e.run_id, e.due_at, e.state, e.created_at, v.version_number, e.alert,
-                   v.structure->'deadlines'->(e.alert - 1)->>'name' AS alert_name,
-                   v.structure->'deadlines'->(e.alert - 1)->>'callback' AS callback,
-                   coalesce((v.structure->'deadlines'->(e.alert - 1)->>'is_async')::boolean, false) AS is_async";
-    let joins = &[("v", "JOIN dag_version v ON v.id = e.dag_version_id")];
+                   a.alert->>'name' AS alert_name, a.alert->>'callback' AS callback,
+                   coalesce((a.alert->>'is_async')::boolean, false) AS is_async";
+    let joins = &[
+        ("v", "JOIN dag_version v ON v.id = e.dag_version_id"),
+        ("a", "CROSS JOIN LATERAL (SELECT v.structure->'deadlines'->(e.alert - 1) AS alert) a"),
+    ];
     listing.fetch(client, &Source { columns, from: "deadline e", joins }).await
 }
 

@@ -97,6 +97,23 @@ pub fn isoformat(date: Timestamp) -> String {
     }
 }
 
+/// Maximum number of characters of a partition key in a run id.
+const MAX_KEY_CHARS: usize = 100;
+
+/// The id of a scheduled run, or of one in a backfill. It ends with the sanitized partition key, where Airflow adds random
+/// letters.
+pub(crate) fn id(run_type: RunType, run_after: Timestamp, partition: Option<&Partition>) -> String {
+    let date = isoformat(run_after);
+    match partition {
+        None => format!("{run_type}__{date}"),
+        Some(partition) => {
+            let sanitize = |c: char| if c.is_ascii_alphanumeric() || "_.~:+-".contains(c) { c } else { '_' };
+            let key: String = partition.key.chars().map(sanitize).take(MAX_KEY_CHARS).collect();
+            format!("{run_type}__{date}__{key}")
+        }
+    }
+}
+
 /// Selects the tasks of a new or changed run that get instances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TaskDates {
@@ -187,11 +204,12 @@ pub(crate) async fn insert_all(
     let query = "
         INSERT INTO dag_run (dag_id, run_id, run_type, state, logical_date, data_interval_start, data_interval_end,
                              run_after, conf, dag_version_id, triggered_by, triggering_user_name, backfill_id,
-                             backfill_ordinal, queued_at)
+                             backfill_ordinal, queued_at, partition_key, partition_date)
         SELECT $1, new.run_id, $2, 'queued', new.logical_date, new.starts, new.ends, new.run_after, $3, $4, $5, $6, $7,
-               new.ordinal, $14::timestamptz
+               new.ordinal, $14::timestamptz, new.partition_key, new.partition_date
         FROM unnest($8::text[], $9::timestamptz[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[],
-                    $13::integer[]) AS new (run_id, logical_date, starts, ends, run_after, ordinal)
+                    $13::integer[], $15::text[], $16::timestamptz[])
+             AS new (run_id, logical_date, starts, ends, run_after, ordinal, partition_key, partition_date)
         ON CONFLICT DO NOTHING RETURNING run_id";
     let ids: Vec<&str> = runs.iter().map(|run| run.key.run_id.as_str()).collect();
     let dates: Vec<_> = runs.iter().map(|run| run.logical_date).collect();
@@ -200,7 +218,9 @@ pub(crate) async fn insert_all(
     let run_after_dates: Vec<_> = runs.iter().map(|run| run.run_after).collect();
     let ordinals: Vec<_> = runs.iter().map(|run| run.backfill.map(|(_, ordinal)| ordinal)).collect();
     let backfill = first.backfill.map(|(id, _)| id);
-    let parameters: [&(dyn ToSql + Sync); 14] = [
+    let partition_keys: Vec<_> = runs.iter().map(|run| run.partition.map(|partition| partition.key.as_str())).collect();
+    let partition_dates: Vec<_> = runs.iter().map(|run| run.partition.and_then(|partition| partition.date)).collect();
+    let parameters: [&(dyn ToSql + Sync); 16] = [
         &first.key.dag_id,
         &first.run_type.as_str(),
         &Json(first.conf),
@@ -215,6 +235,8 @@ pub(crate) async fn insert_all(
         &run_after_dates,
         &ordinals,
         &now(),
+        &partition_keys,
+        &partition_dates,
     ];
     let created: HashSet<String> = fetch_all(transaction, query, &parameters).await?.into_iter().collect();
     let created_ids: Vec<&str> = created.iter().map(String::as_str).collect();

@@ -6,6 +6,7 @@ use crate::store::Result;
 use crate::store::dag::callbacks;
 use crate::store::events::{self, Event};
 use crate::store::rows::{FromRow, execute};
+use crate::store::run::deadlines;
 use jiff::Timestamp;
 use leoflow_postgres::GenericClient;
 
@@ -67,9 +68,9 @@ pub async fn start_queued(client: &impl GenericClient, now: Timestamp) -> Result
     rows.iter().map(RunKey::from_row).collect()
 }
 
-/// Adds to the statement `update`, which ends a run, that a run which has succeeded in time has no more deadlines. As in
-/// Airflow, a failed run has them until they have passed.
-fn and_delete_deadlines(update: &str) -> String {
+/// A statement that ends a run with `update` and deletes the deadlines that it has met. As in Airflow, a failed run meets
+/// none.
+fn deleting_met_deadlines(update: &str) -> String {
     format!(
         "WITH ended AS ({update} RETURNING dag_id, run_id, end_date, state)
          DELETE FROM deadline d USING ended e WHERE (d.dag_id, d.run_id) = (e.dag_id, e.run_id) AND e.state = 'success'
@@ -82,7 +83,7 @@ fn and_delete_deadlines(update: &str) -> String {
 pub async fn end(client: &impl GenericClient, key: &RunKey, state: RunState, now: Timestamp) -> Result<()> {
     let update = "UPDATE dag_run SET state = $3, end_date = greatest($4, start_date), marked_state = NULL
                   WHERE dag_id = $1 AND run_id = $2";
-    let statement = and_delete_deadlines(update);
+    let statement = deleting_met_deadlines(update);
     execute(client, &statement, &[&key.dag_id, &key.run_id, &state.as_str(), &now]).await
 }
 
@@ -93,7 +94,7 @@ pub async fn mark(client: &impl GenericClient, key: &RunKey, previous: RunState,
         "UPDATE dag_run SET state = $3, revision = gen_random_uuid(), start_date = coalesce(start_date, now()),
                                      end_date = CASE WHEN $4 THEN end_date ELSE now() END, marked_state = NULL
                   WHERE dag_id = $1 AND run_id = $2";
-    let statement = and_delete_deadlines(update);
+    let statement = deleting_met_deadlines(update);
     execute(client, &statement, &[&key.dag_id, &key.run_id, &state.as_str(), &previous.is_finished()]).await
 }
 
@@ -108,16 +109,12 @@ pub async fn set_mark(client: &impl GenericClient, key: &RunKey, mark: Option<Ru
 /// `run_after`, so that the run counts as due even if the clock has been set back. Deadlines that count from `queued_at`
 /// move with it.
 pub async fn requeue(client: &impl GenericClient, key: &RunKey, now: Timestamp) -> Result<()> {
-    let query = "
-        WITH requeued AS (
-            UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
-                               start_date = NULL, end_date = NULL, deadline_at = NULL, marked_state = NULL
-            WHERE dag_id = $1 AND run_id = $2
-            RETURNING dag_id, run_id, new.queued_at - old.queued_at AS delay)
-        UPDATE deadline d SET due_at = due_at + delay, updated_at = now() FROM requeued q, dag_version v
-        WHERE (d.dag_id, d.run_id) = (q.dag_id, q.run_id) AND v.id = d.dag_version_id AND d.state = 'scheduled'
-          AND v.structure->'deadlines'->(d.alert - 1)->'reference'->>'reference_type' = 'DagRunQueuedAtDeadline'";
-    execute(client, query, &[&key.dag_id, &key.run_id, &now]).await
+    let query =
+        "UPDATE dag_run SET state = 'queued', revision = gen_random_uuid(), queued_at = greatest($3, run_after),
+                        start_date = NULL, end_date = NULL, deadline_at = NULL, marked_state = NULL
+                 WHERE dag_id = $1 AND run_id = $2 RETURNING queued_at";
+    let row = client.query_one(query, &[&key.dag_id, &key.run_id, &now]).await?;
+    deadlines::restart(client, key, row.get("queued_at")).await
 }
 
 /// `queued` to `failed`: the runs of a cancelled backfill that have not started. Expects no locks.

@@ -62,7 +62,7 @@ struct DagTagResponse<'a> {
 collection! { DAGCollectionResponse<'a> { dags: DAGResponse<'a> } }
 
 fn is_periodic(structure: &Structure) -> bool {
-    structure.timetable.as_ref().is_some_and(|timetable| timetable.is_periodic())
+    structure.timetable.as_ref().is_some_and(|timetable| timetable.can_be_backfilled())
 }
 
 fn is_limited(task: &Task) -> bool {

@@ -207,8 +207,8 @@ pub async fn dry_run(
     let planned_runs = planned_runs(&state.dag_code, &dag, &request).await?;
     let date = |info: &Info| DryRunBackfillResponse {
         logical_date: info.logical_date().map(Stamp),
-        partition_key: None,
-        partition_date: None,
+        partition_key: info.partition.as_ref().map(|partition| partition.key.clone()),
+        partition_date: info.partition.as_ref().and_then(|partition| partition.date).map(Stamp),
     };
     Ok(Json(planned_runs.iter().map(date).collect()))
 }

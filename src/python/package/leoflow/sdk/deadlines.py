@@ -29,11 +29,15 @@ def alerts(dag: DAG) -> list[Any]:
 
 
 def unsupported(alert: Any) -> str | None:
-    """Names the reference of an alert if the scheduler cannot evaluate it."""
+    """Names what the scheduler cannot evaluate of the reference of an alert."""
     kind = type(alert.reference)
-    if kind.__module__.partition(".")[0] == "airflow" and kind.__name__ in REFERENCES:
-        return None
-    return f"the deadline reference {kind.__name__}"
+    if kind.__module__.partition(".")[0] != "airflow" or kind.__name__ not in REFERENCES:
+        return f"the custom deadline reference {kind.__name__}"
+    for name in ("max_runs", "min_runs"):
+        value = getattr(alert.reference, name, None)
+        if value is not None and type(value) is not int:
+            return f"{name}={value!r} of a deadline"
+    return None
 
 
 def alert_structure(alert: Any) -> dict[str, Any]:
@@ -41,11 +45,20 @@ def alert_structure(alert: Any) -> dict[str, Any]:
     return {
         **unless_none("name", getattr(alert, "name", None)),
         "reference": alert.reference.serialize_reference(),
-        **unless_none("interval", alert.interval.total_seconds() if variable is None else seconds_of(variable)),
+        **unless_none("interval", seconds(alert.interval) if variable is None else seconds_of(variable)),
         **unless_none("variable", variable),
         "callback": alert.callback.path,
-        "is_async": type(alert.callback).__name__ == "AsyncCallback",
+        "is_async": is_async(alert.callback),
     }
+
+
+def is_async(callback):
+    return any(kind.__name__ == "AsyncCallback" for kind in type(callback).__mro__)
+
+
+def seconds(interval):
+    """Returns an interval in seconds, which some versions of Airflow also accept as a number."""
+    return interval.total_seconds() if hasattr(interval, "total_seconds") else float(interval)
 
 
 def seconds_of(variable):
@@ -54,17 +67,18 @@ def seconds_of(variable):
 
     try:
         return float(int(Variable.get(variable, default=None)))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
 
 
 def call_back(dag: DAG, spec: dict[str, Any]) -> list[dict[str, Any]]:
     """Calls the callback of a deadline that a run has missed; returns the problems."""
     callback = alerts(dag)[spec["deadline"]["alert"]].callback
-    kwargs = {**callback.kwargs, "context": context_of(spec)}
+    # None in Airflow 3.1, if there are none.
+    kwargs = {**(callback.kwargs or {}), "context": context_of(dag, spec)}
     try:
         function = imported(callback.path)
-        if type(callback).__name__ == "AsyncCallback":
+        if is_async(callback):
             asyncio.run(await_callback(function, kwargs))
         else:
             call(function, kwargs)
@@ -108,12 +122,14 @@ def with_accepted(function, kwargs):
     return function(**(kwargs if accepts else {name: value for name, value in kwargs.items() if name != "context"}))
 
 
-def context_of(spec):
+def context_of(dag, spec):
     """Returns the context of the callback: as in Airflow only the run, with the names of its API, and the deadline."""
     run = {name: spec.get(name) for name in RUN_FIELDS}
     start, end = (spec[name] and moment(spec[name]) for name in ("run_start_date", "end_date"))
-    run.update(dag_run_id=spec["run_id"], start_date=spec["run_start_date"], dag_display_name=spec["dag_id"], dag_versions=[],
-               bundle_version=spec["version_number"] and str(spec["version_number"]), last_scheduling_decision=None, team_name=None,
+    number = spec["version_number"]
+    version = {"dag_id": dag.dag_id, "dag_display_name": dag.dag_display_name, "version_number": number, "bundle_version": str(number)}
+    run.update(dag_run_id=spec["run_id"], start_date=spec["run_start_date"], dag_display_name=dag.dag_display_name,
+               dag_versions=[version], bundle_version=str(number), last_scheduling_decision=None, team_name=None,
                duration=(end - start).total_seconds() if start and end else None)
     deadline = spec["deadline"]
     return {"dag_run": run, "deadline": {"id": deadline["id"], "deadline_time": parse_time(deadline["deadline_time"])}}

@@ -80,7 +80,7 @@ def check(dag: DAG, source: str) -> None:
         refuse(f"the schedule {kind.__name__} of DAG {dag.dag_id!r} (it extends the SDK's class; extend the one "
                "of airflow.timetables, which defines when runs are due)", dag.dag_id)
     for feature in filter(None, map(deadlines.unsupported, deadlines.alerts(dag))):
-        refuse(f"{feature} of DAG {dag.dag_id!r} (a custom one)", dag.dag_id)
+        refuse(f"{feature} of DAG {dag.dag_id!r}", dag.dag_id)
     for task in dag.tasks:
         def refuse_task(feature, task=task):
             refuse(f"{feature} of task {task.task_id!r} in DAG {dag.dag_id!r}", task.task_id)

@@ -24,3 +24,7 @@ CREATE INDEX deadline_running ON deadline (id) WHERE state = 'running';
 
 -- Set in a row for the callback of a deadline.
 ALTER TABLE dag_callback ADD COLUMN deadline_id uuid REFERENCES deadline ON DELETE CASCADE;
+CREATE INDEX dag_callback_deadline ON dag_callback (deadline_id) WHERE deadline_id IS NOT NULL;
+
+-- The partition of a run, or of a date without one, in a backfill of a DAG with partitions.
+ALTER TABLE backfill_run ADD COLUMN partition_key text;
