@@ -70,7 +70,7 @@ impl PartitionTicks {
             None => local(from)?.saturating_sub(SignedDuration::from_micros(1)).unwrap_or(from),
         };
         let date = self.cron.schedule()?.next(after)?;
-        Ok((date <= local(to)?).then(|| self.info_of(date, date)).transpose()?)
+        (date <= local(to)?).then(|| self.info_of(date, date)).transpose()
     }
 
     fn info_of(&self, run_after: Timestamp, date: Timestamp) -> Result<Info, TimetableProblem> {
