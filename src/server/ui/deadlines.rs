@@ -10,7 +10,8 @@ use axum::http::HeaderMap;
 use leoflow_engine::model::dag::DeadlineAlert;
 use leoflow_engine::store::dag::{dags, versions};
 use leoflow_engine::store::list::column::Order;
-use leoflow_engine::store::run::deadlines::{self, CallbackState, Deadline, DeadlineField, DeadlineFilter};
+use leoflow_engine::store::run::deadline_lists::{self, Deadline, DeadlineField, DeadlineFilter};
+use leoflow_engine::store::run::deadlines::CallbackState;
 use leoflow_engine::store::run::runs;
 use std::cmp::Ordering;
 
@@ -53,7 +54,7 @@ pub async fn list(
     }
     let named = |name: &String| (name != ALL).then(|| name.clone());
     listing.filter = DeadlineFilter { dag_id: named(&dag_id), run_id: named(&run_id) };
-    let page = deadlines::list(&*client, listing).await?;
+    let page = deadline_lists::list(&*client, listing).await?;
     if page.total == 0 && run_id != ALL {
         let key = RunKey { dag_id, run_id };
         runs::get(&*client, &key, ReadFor::Reading).await.map_err(run_not_found(&key))?;
@@ -127,7 +128,7 @@ enum AlertField {
 /// `/ui/calendar/{dag_id}/deadlines`: the number of deadlines per day or hour, of those that were missed and others.
 pub async fn calendar(Datastore(client): Datastore, Id(dag_id): Id, params: Params) -> JsonResult<Value> {
     let granularity = calendar::granularity(&params)?;
-    let counts = deadlines::calendar(&*client, &dag_id, granularity, params.times("deadline_time")?).await?;
+    let counts = deadline_lists::calendar(&*client, &dag_id, granularity, params.times("deadline_time")?).await?;
     let views: Vec<Value> = counts
         .iter()
         .map(|counted| json!({"date": stamp(counted.at), "missed": counted.missed, "count": counted.count}))
@@ -143,7 +144,7 @@ pub async fn callback_log(
 ) -> ApiResult<Log> {
     let as_lines = accepts_lines(&headers)?;
     let key = RunKey { dag_id, run_id };
-    let log = deadlines::log(&*client, &key, &callback_id).await?.ok_or_else(|| {
+    let log = deadline_lists::log(&*client, &key, &callback_id).await?.ok_or_else(|| {
         ApiError::not_found(format!(
             "Callback `{callback_id}` with a deadline for DagRun `{}` of Dag `{}` was not found",
             key.run_id, key.dag_id

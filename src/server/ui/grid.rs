@@ -17,7 +17,7 @@ use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::structures::VersionKey;
 use leoflow_engine::store::instance::grid::{self, Instances, StateCounts, Summary, Version};
 use leoflow_engine::store::list::column::Order;
-use leoflow_engine::store::run::deadlines;
+use leoflow_engine::store::run::deadline_lists;
 use leoflow_engine::store::run::runs::{self, RunField, RunFilter};
 use serde::Serializer;
 use std::cmp::Reverse;
@@ -123,7 +123,7 @@ pub async fn runs(State(state): Shared, Id(dag_id): Id, params: Params) -> JsonR
     dags::get(&*client, &dag_id).await.map_err(|_| not_found(&dag_id))?;
     let page = runs::list(&*client, run_listing(&params, &dag_id)?).await?;
     let run_ids: Vec<&str> = page.rows.iter().map(|run| run.key.run_id.as_str()).collect();
-    let late_runs = deadlines::late_runs(&*client, &dag_id, &run_ids).await?;
+    let late_runs = deadline_lists::late_runs(&*client, &dag_id, &run_ids).await?;
     let now = Timestamp::now();
     let seconds = |start: Option<Timestamp>, end: Option<Timestamp>| {
         start.and_then(|start| (end.unwrap_or(now) - start).total(Unit::Second).ok()).unwrap_or(0.0)

@@ -6,16 +6,11 @@ use crate::model::keys::RunKey;
 use crate::model::state::states;
 use crate::store::Result;
 use crate::store::events::{self, Event};
-use crate::store::list::field::{filter, list_fields};
-use crate::store::list::filter::Range;
-use crate::store::list::listing::{ListPage, Listing, Source};
-use crate::store::list::overview::Granularity;
-use crate::store::rows::{execute, fetch_all, fetch_optional, from_row, read_by_name};
+use crate::store::rows::{execute, fetch_all, read_by_name};
 use jiff::Timestamp;
 use leoflow_base::counted::counted;
 use leoflow_postgres::GenericClient;
 use schemars::JsonSchema;
-use std::collections::HashSet;
 use std::sync::LazyLock;
 use tokio_postgres::types::ToSql;
 use tracing::warn;
@@ -90,13 +85,14 @@ fn why_none(alert: &DeadlineAlert) -> String {
 }
 
 /// Queues the callbacks of the deadlines that meet a condition with these parameters. As everywhere, the rows of the runs
-/// are locked first: a clear or a mark of one of them changes its deadlines too.
+/// are locked first: a clear or a mark of one of them changes its deadlines too. Those that are locked are left for the
+/// next time.
 async fn queue(client: &impl GenericClient, condition: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<()> {
     let statement = format!(
         "WITH run AS MATERIALIZED (
             SELECT r.dag_id, r.run_id FROM dag_run r
             WHERE (r.dag_id, r.run_id) IN (SELECT d.dag_id, d.run_id FROM deadline d WHERE {condition})
-            ORDER BY r.dag_id, r.run_id FOR KEY SHARE),
+            ORDER BY r.dag_id, r.run_id FOR KEY SHARE SKIP LOCKED),
          late AS (
             UPDATE deadline d SET state = 'queued', updated_at = now() FROM run
             WHERE (d.dag_id, d.run_id) = (run.dag_id, run.run_id) AND {condition}
@@ -154,95 +150,3 @@ states! {
 }
 
 read_by_name!(CallbackState);
-
-from_row! {
-    #[derive(Debug, Clone)]
-    pub struct Deadline {
-        pub id: String,
-        pub run: RunKey => RunKey::from_row,
-        pub due_at: Timestamp,
-        pub state: CallbackState,
-        pub created_at: Timestamp,
-        /// Number of the version with the alert, and the alert's number in it, from 1.
-        pub version_number: i32,
-        pub alert: i32,
-        pub alert_name: Option<String>,
-        pub callback: Option<String>,
-        pub is_async: bool,
-    }
-}
-
-list_fields! {
-    /// Fields of deadlines, for lists.
-    DeadlineField, key: [Id], filter: DeadlineFilter;
-    Id = text("e.id::text"),
-    DueAt = time("e.due_at"),
-    CreatedAt = time("e.created_at"),
-    UpdatedAt = time("e.updated_at"),
-    /// `true` or `false`.
-    Missed = text("(e.state <> 'scheduled')::text"),
-    DagId = text("e.dag_id"),
-    RunId = text("e.run_id"),
-    AlertName = text("(a.alert->>'name')"),
-    CallbackState = text("e.state"),
-    CallbackType = text("(a.alert->>'is_async')"),
-}
-
-filter! {
-    pub struct DeadlineFilter {
-        dag_id: String = "e.dag_id = {}",
-        run_id: String = "e.run_id = {}",
-    }
-}
-
-/// A page of deadlines.
-pub async fn list(client: &impl GenericClient, listing: Listing<DeadlineField>) -> Result<ListPage<Deadline>> {
-    let columns = "e.id::text AS id, e.dag_id, e.run_id, e.due_at, e.state, e.created_at, v.version_number, e.alert,
-                   a.alert->>'name' AS alert_name, a.alert->>'callback' AS callback,
-                   coalesce((a.alert->>'is_async')::boolean, false) AS is_async";
-    let joins = &[
-        ("v", "JOIN dag_version v ON v.id = e.dag_version_id"),
-        ("a", "CROSS JOIN LATERAL (SELECT v.structure->'deadlines'->(e.alert - 1) AS alert) a"),
-    ];
-    listing.fetch(client, &Source { columns, from: "deadline e", joins }).await
-}
-
-/// What the callback of a run's deadline printed; empty if it has not ended, `None` without such a deadline.
-pub async fn log(client: &impl GenericClient, run: &RunKey, id: &str) -> Result<Option<String>> {
-    let query = "SELECT coalesce(log, '') FROM deadline WHERE dag_id = $1 AND run_id = $2 AND id::text = $3";
-    fetch_optional(client, query, &[&run.dag_id, &run.run_id, &id]).await
-}
-
-/// Those of these runs of a DAG that have missed a deadline.
-pub async fn late_runs(client: &impl GenericClient, dag_id: &str, run_ids: &[&str]) -> Result<HashSet<String>> {
-    let query = "SELECT DISTINCT run_id FROM deadline WHERE dag_id = $1 AND run_id = ANY ($2) AND state <> 'scheduled'";
-    Ok(fetch_all(client, query, &[&dag_id, &run_ids]).await?.into_iter().collect())
-}
-
-from_row! {
-    /// The number of deadlines of a day or an hour.
-    #[derive(Debug, Clone, Copy)]
-    pub struct DeadlineCount {
-        pub at: Timestamp,
-        pub missed: bool,
-        pub count: i64,
-    }
-}
-
-/// Counts the deadlines of a DAG in the range.
-pub async fn calendar(
-    client: &impl GenericClient,
-    dag_id: &str,
-    granularity: Granularity,
-    range: Range<Timestamp>,
-) -> Result<Vec<DeadlineCount>> {
-    let (conditions, bounds) = range.conditions("due_at", 3);
-    let query = format!(
-        "SELECT date_trunc($2, due_at, 'UTC') AS at, state <> 'scheduled' AS missed, count(*) AS count
-         FROM deadline WHERE dag_id = $1{conditions} GROUP BY 1, 2 ORDER BY 1, 2"
-    );
-    let unit = granularity.unit();
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&dag_id, &unit];
-    parameters.extend(bounds.iter().map(|bound| bound as &(dyn ToSql + Sync)));
-    fetch_all(client, &query, &parameters).await
-}

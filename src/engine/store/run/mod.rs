@@ -2,6 +2,7 @@
 
 pub(crate) mod active;
 pub mod backfills;
+pub mod deadline_lists;
 pub mod deadlines;
 pub mod new_run;
 pub mod runs;
