@@ -39,7 +39,7 @@ pub use parse::{
 };
 pub use passed_variables::environment;
 pub use roots::{DagPlaces, Request, VersionCode, folders, path_in_workspace, roots};
-pub use scan::{LIMITS, Scan, Stamp, Syntax, Unscanned, dag_files, is_dag_file, is_python, is_zip, scan};
+pub use scan::{LIMITS, Scan, Stamp, Syntax, Unscanned, dag_files, is_dag_file, is_data, is_python, is_zip, scan};
 pub use shared_warm::SharedWarm;
 pub use support::{
     PLATFORMS as PACKAGE_PLATFORMS, PackageSource, download as download_packages, install as install_packages,

@@ -6,7 +6,7 @@ import typing
 import airflow.sdk
 from airflow.sdk.bases.timetable import BaseTimetable
 from airflow.sdk.execution_time import comms
-from leoflow.sdk import timetables
+from leoflow.sdk.definitions import timetables
 from leoflow.sdk.supervisor import TaskSupervisor
 
 # Listed in `__all__`, but not importable as names.

@@ -3,8 +3,8 @@
 use super::partition_key::{self, MAX_TICKS, PartitionError};
 use super::run_dates::{Crontab, Info, Partition, TimetableProblem};
 use super::series::CronSeries;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,33 +44,37 @@ impl PartitionTicks {
 
     /// The run at a tick.
     pub fn info(&self, run_after: Timestamp) -> Result<Info, TimetableProblem> {
+        self.info_of(run_after, self.ticks_after(run_after, self.run_offset)?)
+    }
+
+    /// The tick that is `count` ticks after another; before it if `count` is negative.
+    fn ticks_after(&self, tick: Timestamp, count: i32) -> Result<Timestamp, TimetableProblem> {
         let cron = self.cron.schedule()?;
-        let mut date = run_after;
-        for _ in 0..self.run_offset.unsigned_abs() {
-            date = if self.run_offset > 0 { cron.next(date)? } else { cron.previous(date)? };
+        let mut moved = tick;
+        for _ in 0..count.unsigned_abs() {
+            moved = if count > 0 { cron.next(moved)? } else { cron.previous(moved)? };
         }
-        self.info_of(run_after, date)
+        Ok(moved)
     }
 
     /// The run of the next partition whose date is in the range, after `last`. As in Airflow, the bounds are times of day in
-    /// the zone of the partitions, and the run is due at the date of its partition whatever the offset.
+    /// the zone of the partitions. The run is due when the schedule has it, so that the schedule continues after it.
     pub(crate) fn next_in(
         &self,
         (from, to): (Timestamp, Timestamp),
         last: Option<&Info>,
     ) -> Result<Option<Info>, TimetableProblem> {
-        let zone = self.cron.zone()?;
-        let local = |bound: Timestamp| {
-            let wall = TimeZone::UTC.to_datetime(bound);
-            partition_key::to_timestamp(wall, &zone)
+        let (zone, cron) = (self.cron.zone()?, self.cron.schedule()?);
+        let local = |bound: Timestamp| partition_key::to_timestamp(TimeZone::UTC.to_datetime(bound), &zone);
+        let last = last.and_then(|last| last.partition.as_ref()).and_then(|partition| partition.date);
+        let date = match last {
+            Some(last) => cron.next(last)?,
+            None => cron.align_next(local(from)?)?,
         };
-        let after = match last {
-            Some(last) => last.run_after,
-            // A tick at the bound itself is in the range.
-            None => local(from)?.saturating_sub(SignedDuration::from_micros(1)).unwrap_or(from),
-        };
-        let date = self.cron.schedule()?.next(after)?;
-        (date <= local(to)?).then(|| self.info_of(date, date)).transpose()
+        if date > local(to)? {
+            return Ok(None);
+        }
+        self.info_of(self.ticks_after(date, -self.run_offset)?, date).map(Some)
     }
 
     fn info_of(&self, run_after: Timestamp, date: Timestamp) -> Result<Info, TimetableProblem> {

@@ -116,15 +116,26 @@ mod tests {
 
     #[test]
     fn bounds_of_partitions_are_times_in_their_zone() {
-        let ticks = json!({"kind": "cron_partition", "expression": "0 * * * *", "timezone": "Europe/Berlin",
-            "run_immediately": true, "run_offset": -1, "key_format": "%Y-%m-%dT%H"});
-        let timetable = serde_json::from_value(ticks).unwrap();
-        // Dates after now too.
-        let now = "2026-01-01T00:30:00Z".parse().unwrap();
-        let runs = in_range(&timetable, day("02"), now, 10, Duration::ZERO).unwrap();
-        let keys: Vec<_> = runs.iter().map(|run| run.partition.as_ref().unwrap().key.as_str()).collect();
+        let runs = |expression: &str, zone: &str, from: &str, to: &str| {
+            let ticks = json!({"kind": "cron_partition", "expression": expression, "timezone": zone,
+                "run_immediately": true, "run_offset": -1, "key_format": "%Y-%m-%dT%H"});
+            let timetable = serde_json::from_value(ticks).unwrap();
+            let range = (from.parse().unwrap(), to.parse().unwrap());
+            // Dates after now too.
+            let now = "2026-01-01T00:30:00Z".parse().unwrap();
+            let runs = in_range(&timetable, range, now, 10, Duration::ZERO).unwrap();
+            let view = |run: &Info| (run.partition.as_ref().unwrap().key.clone(), run.run_after.to_string());
+            runs.iter().map(view).collect::<Vec<_>>()
+        };
+        let hours = runs("0 * * * *", "Europe/Berlin", "2026-01-01T00:00:00Z", "2026-01-01T02:00:00Z");
+        let keys: Vec<&str> = hours.iter().map(|(key, _)| key.as_str()).collect();
         assert_eq!(keys, ["2026-01-01T00", "2026-01-01T01", "2026-01-01T02"]);
-        assert_eq!(runs[0].run_after.to_string(), "2025-12-31T23:00:00Z");
+        // Each is due at the tick whose partition it is.
+        assert_eq!(hours[0].1, "2026-01-01T00:00:00Z");
+        // A bound at a time that occurs twice.
+        let days = runs("0 0 * * *", "Atlantic/Azores", "2026-10-25T00:00:00Z", "2026-10-26T00:00:00Z");
+        let keys: Vec<&str> = days.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, ["2026-10-25T00", "2026-10-26T00"]);
     }
 
     #[test]

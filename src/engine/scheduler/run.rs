@@ -35,6 +35,8 @@ const MAX_ROUNDS: u32 = 10;
 const QUIET_PERIOD: Duration = Duration::from_secs(10);
 /// Maximum duration of a round of work, after which events are received.
 const MAX_WORK: Duration = Duration::from_millis(50);
+/// When deadlines are looked at again after some have passed.
+const MISSED_DEADLINE_DELAY: Duration = Duration::from_secs(1);
 /// Time to wait for more changed DAG files, because a server start or a git checkout changes many. Their due runs are
 /// then computed only once.
 const DAG_CHANGE_DELAY: Duration = Duration::from_millis(100);
@@ -279,7 +281,9 @@ impl PendingWork {
             self.runs.extend(transition::run::start_queued(client, new_run::now()).await?);
             self.runs.extend(due_work.due.into_iter().filter(|run| evaluated.runs.insert(run.clone())));
             if self.runs.is_empty() && !self.schedules && !self.assets {
-                return Ok(due_work.next);
+                // Runs that were locked have deadlines left.
+                let retry = due_work.has_missed_deadline.then(|| Timestamp::now() + MISSED_DEADLINE_DELAY);
+                return Ok(due_work.next.into_iter().chain(retry).min());
             }
             if start.elapsed() > MAX_WORK {
                 return Ok(Some(Timestamp::now()));

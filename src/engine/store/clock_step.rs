@@ -17,10 +17,11 @@ const RUNS: &str = "
     UPDATE dag_run SET deadline_at = $1::timestamptz + (deadline_at - start_date), start_date = $1
     WHERE state = 'running' AND start_date > $1";
 
-/// If a run was created in the future, the intervals of its deadlines count from now, except those from other dates.
+/// If a run was created or cleared in the future, the intervals of its deadlines count from now, except those from other
+/// dates.
 const DEADLINES: &str = "
-    UPDATE deadline d SET due_at = $1::timestamptz + (d.due_at - d.created_at), created_at = $1 FROM dag_version v
-    WHERE d.state = 'scheduled' AND d.created_at > $1 AND v.id = d.dag_version_id
+    UPDATE deadline d SET due_at = $1::timestamptz + (d.due_at - d.updated_at), updated_at = $1 FROM dag_version v
+    WHERE d.state = 'scheduled' AND d.updated_at > $1 AND v.id = d.dag_version_id
       AND v.structure->'deadlines'->(d.alert - 1)->'reference'->>'reference_type'
           IN ('DagRunQueuedAtDeadline', 'AverageRuntimeDeadline')";
 

@@ -62,7 +62,7 @@ fn might_have_dags(text: &[u8]) -> bool {
     (contains_word(b"dag") || contains_word(b"asset")) && (contains_word(b"airflow") || contains_word(b"leoflow"))
 }
 
-/// True for a document that declares Airflow's schema of DAGs, as Airflow's importer recognizes it.
+/// True for a document that declares Airflow's schema of DAGs; Airflow's importer looks for the same words.
 fn has_dag_schema(text: &[u8]) -> bool {
     contains(text, b"$schema") && contains(text, b"https://airflow.apache.org/schemas/dag/")
 }

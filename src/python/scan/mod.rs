@@ -326,6 +326,11 @@ fn is_of_interest(name: &str) -> bool {
     (is_python(path) || is_yaml(path) || is_zip(path)) && !name.starts_with('.') || name.ends_with(leoflow_yaml::FILE)
 }
 
+/// True for the name of a file that is data unless it defines DAGs: a YAML file that is not the settings of a project.
+pub fn is_data(path: &Path) -> bool {
+    is_yaml(path) && !path.to_string_lossy().ends_with(leoflow_yaml::FILE)
+}
+
 fn is_skipped(name: &str) -> bool {
     name.starts_with('.') || ["__pycache__", "node_modules", "site-packages", LOST_AND_FOUND].contains(&name)
 }

@@ -26,6 +26,7 @@ use questions::Questions;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -44,6 +45,10 @@ pub struct DagCode {
 
 /// Maximum number of callbacks at the same time, one per DAG; a hanging callback does not block those of other DAGs.
 const MAX_CALLBACKS: usize = 4;
+
+/// Maximum number of attempts to start the callback of a deadline, one each minute: an hour, in which the datastore or
+/// the package index may come back.
+const MAX_ATTEMPTS: u32 = 60;
 
 /// Poll interval for callbacks; catches missed notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
@@ -168,6 +173,8 @@ impl DagCode {
         let mut poll = tokio::time::interval(POLL_INTERVAL);
         let mut calls = JoinSet::new();
         let mut running: Vec<Running> = Vec::new();
+        // Number of attempts to start the callback of a deadline, by the id of the deadline.
+        let mut attempts: HashMap<String, u32> = HashMap::new();
         let mut may_be_interrupted = true;
         loop {
             if std::mem::take(&mut may_be_interrupted) {
@@ -178,14 +185,20 @@ impl DagCode {
             {
                 let (code, dag_id) = (self.clone(), callback.key.instance.run.dag_id.clone());
                 let deadline = if let Subject::Deadline(id) = &callback.subject { Some(id.clone()) } else { None };
-                let call = calls.spawn_local(async move { code.run_callback(callback).await });
+                let attempt = deadline.as_ref().map_or(1, |id| *attempts.get(id).unwrap_or(&0) + 1);
+                let call = calls.spawn_local(async move { code.run_callback(callback, attempt < MAX_ATTEMPTS).await });
+                attempts.extend(deadline.clone().map(|id| (id, attempt)));
                 running.push(Running { call: call.id(), dag_id, deadline });
             }
             loop {
                 tokio::select! {
                     Some(finished) = calls.join_next_with_id() => {
-                        let id = finished.map_or_else(|error| error.id(), |(id, ())| id);
-                        running.retain(|running| running.call != id);
+                        let (id, has_ended) = finished.unwrap_or_else(|error| (error.id(), false));
+                        for ended in running.extract_if(.., |running| running.call == id) {
+                            if let Some(deadline) = ended.deadline.filter(|_| has_ended) {
+                                attempts.remove(&deadline);
+                            }
+                        }
                         break;
                     }
                     // An error means that events were missed, one of which may have announced a callback.
@@ -223,20 +236,25 @@ impl DagCode {
         callback.inspect_err(|error| warn!("cannot read DAG callbacks: {error}")).ok().flatten()
     }
 
-    async fn run_callback(&self, callback: Callback) {
+    /// Returns false if the callback of a deadline could not start and is queued again: it stays running in the datastore
+    /// until the next poll. `may_retry` is false for the last attempt.
+    async fn run_callback(&self, callback: Callback, may_retry: bool) -> bool {
         let Callback { key, subject, version_id, spec } = callback;
-        let Some(version_id) = version_id else { return };
+        let Some(version_id) = version_id else { return true };
         let token = self.core.callback_tokens.issue(key.clone());
         let question = json!({"kind": "callback"});
         let output = self.run(version_id, &key.instance.run.dag_id, question, spec, Some(token.text.as_str())).await;
         drop(token);
-        match &output {
-            Err(error) if matches!(subject, Subject::Deadline(_)) && !error.may_have_run() => {
-                // It stays running in the datastore, and is queued again at the next poll.
-                warn!("the callback of a deadline of {} cannot start: {error}; retrying", key.instance.run.dag_id);
-            }
-            _ => callback_report::record(&self.core, (&key, &subject), output).await,
+        if let Err(error) = &output
+            && matches!(subject, Subject::Deadline(_))
+            && may_retry
+            && !error.may_have_run()
+        {
+            warn!("the callback of a deadline of {} cannot start: {error}; retrying", key.instance.run.dag_id);
+            return false;
         }
+        callback_report::record(&self.core, (&key, &subject), output).await;
+        true
     }
 }
 

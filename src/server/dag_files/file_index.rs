@@ -4,7 +4,7 @@ use super::dag_file::{DagFile, DagOwner, Outcome, Work};
 use super::parse_file::Parsed;
 use super::stamps::Stamps;
 use crate::dag_code::slot_policy::{Priority, Recency};
-use leoflow_python::{DagPlaces, Scan, Stamp, Unscanned};
+use leoflow_python::{DagPlaces, Scan, Stamp, Unscanned, is_data};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -117,7 +117,9 @@ impl FileIndex {
         let count_before = self.dag_files.len();
         self.dag_files.retain(|path, _| self.files.contains_key(path));
         change.removed |= self.dag_files.len() < count_before;
-        let any_change = !changed.is_empty() || any_removed;
+        let matters =
+            |path: &&PathBuf| !is_data(path) || self.dag_files.contains_key(*path) || dag_files.contains(*path);
+        let any_change = changed.iter().any(matters) || any_removed;
         for (path, file) in &mut self.dag_files {
             let current_stamp = |import: &PathBuf| {
                 let listed = self.files.get(import).map(|stamp| Some(*stamp));

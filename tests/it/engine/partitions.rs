@@ -167,6 +167,8 @@ fn backfills_create_runs_of_partitions() {
         |more: &[&str]| test.run(&[&["backfill", "create", "ticks"], &range[..], more].concat()).expect(0).stderr;
     let planned =
         test.run(&[&["backfill", "create", "ticks", "--dry-run", "--json"], &range[..]].concat()).expect(0).json();
+    let shown = test.run(&[&["backfill", "create", "ticks", "--dry-run"], &range[..]].concat()).expect(0).stdout;
+    assert_eq!(shown, "2026-03-01\n2026-03-02\n2026-03-03\n");
     let third = json!({"logical_date": null, "partition_key": "2026-03-03", "partition_date": "2026-03-02T23:00:00Z"});
     assert_eq!((planned["backfills"].as_array().map(Vec::len), &planned["backfills"][2]), (Some(3), &third));
 

@@ -147,7 +147,7 @@ fn what_this_release_does_not_know_is_refused_by_name_and_line() {
     assert!(text.contains("looping/dag.py:4") && text.contains("max_iterations=40000 of the loop 'tries'"), "{text}");
 }
 
-/// Two documents, of which the second refers to a task of its own; the operator's template is that of the stored version.
+/// Two documents; a task of the first refers to the result of another.
 const YAML: &str = "$schema: https://airflow.apache.org/schemas/dag/2026-10-30.json
 dag_id: in_yaml
 schedule: '@daily'
@@ -180,7 +180,11 @@ fn dags_in_yaml_run_as_they_were_stored() {
     assert_eq!(test.run_dag("also_in_yaml")["state"], "success");
     let shown = test.run(&["dags", "show", "in_yaml", "--json"]).expect(0).json();
     assert!(shown["fileloc"].as_str().unwrap().ends_with("project/flow.yaml"), "{shown}");
-    test.run(&["dags", "trigger", "in_yaml", "--unpause", "--run-id", "one"]).expect(0);
+    // A run keeps the text that it began with.
+    test.run(&["dags", "trigger", "in_yaml", "--run-id", "one"]).expect(0);
+    test.save("project/flow.yaml", &YAML.replace("echo after", "echo edited"));
+    test.wait_dag("in_yaml", 2);
+    test.run(&["dags", "unpause", "in_yaml"]).expect(0);
     assert_eq!(test.wait_run("in_yaml", "one")["state"], "success");
     let returned = "SELECT string_agg(value::text, ' ' ORDER BY task_id) FROM xcom WHERE dag_id = 'in_yaml' AND key = 'return_value'
         AND run_id = 'one'";

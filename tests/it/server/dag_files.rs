@@ -188,7 +188,8 @@ fn dags_in_yaml_need_airflows_own_sdk() {
     test.save("other.yaml", "dags: none\n");
     test.save("flow.yml", "$schema: https://airflow.apache.org/schemas/dag/2026-10-30.json\ndag_id: flow\n");
     let error = wait_import_error(&test, "flow.yml", SOON);
-    assert!(error.contains("needs Airflow's own SDK of version 3.4 or newer"), "{error}");
+    let advice = "needs Airflow's own SDK of version 3.4 or newer: put `airflow: 3.4";
+    assert!(error.contains(advice), "{error}");
     assert_eq!(import_error(&test, "other.yaml"), None);
 }
 

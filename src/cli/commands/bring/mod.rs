@@ -150,7 +150,8 @@ fn find(folder: &Path, workspace: &Path, name: Option<&str>) -> Result<(Reposito
 
 fn without_dags(folder: &Path) -> Error {
     Error::failed(format!("{} has no DAG files", folder.display()))
-        .hint("a DAG file is a .py file with the words `dag` and `airflow` in it, outside of tests and plugins")
+        .hint("a DAG file is a .py file with the words `dag` and `airflow` in it, outside of tests and plugins, or a .yaml file with \
+               Airflow's schema of DAGs")
 }
 
 /// What was read about a repository.

@@ -50,7 +50,7 @@ pub enum BackfillCommand {
 
 #[derive(Args, Debug)]
 pub struct CreateBackfill {
-    /// The DAG's id; its schedule must be periodic
+    /// The DAG's id; its schedule must be periodic, or a cron partition's
     #[arg(required_unless_present = "dag_id_option", add = ArgValueCompleter::new(complete::dag_ids))]
     pub dag_id: Option<String>,
     /// The DAG's id as an option, as in Airflow's CLI
@@ -68,7 +68,7 @@ pub struct CreateBackfill {
     /// Run the newest date first
     #[arg(long)]
     pub run_backwards: bool,
-    /// Which existing runs of the dates to run again
+    /// Which existing runs of the dates to run again; of partitions, which get another run
     #[arg(long, value_enum, default_value_t = Reprocess::None)]
     pub reprocess_behavior: Reprocess,
     #[command(flatten)]
@@ -147,7 +147,10 @@ async fn create(context: &Context<'_>, api: &Api<'_>, args: &CreateBackfill) -> 
         let response: Value = api.with_bulk_timeout().post("/api/v2/backfills/dry_run", &body).await?;
         return context.printer.show(&response, |printer| {
             for entry in list_of(&response["backfills"]) {
-                printer.line(printer.time(entry["logical_date"].as_str()));
+                match entry["partition_key"].as_str() {
+                    Some(key) => printer.line(key),
+                    None => printer.line(printer.time(entry["logical_date"].as_str())),
+                }
             }
             printer.note(format!("Would create {}", counted(&response["total_entries"], "run")));
         });

@@ -9,7 +9,7 @@ use crate::terminal::printer::{Printer, counted};
 use clap::Args;
 use jiff::Timestamp;
 use leoflow_engine::model::dag_check;
-use leoflow_python::{Children, Interpreter, Request, Stamp, dag_files, file_context};
+use leoflow_python::{Children, Interpreter, Request, Stamp, dag_files, file_context, is_python};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,8 +110,8 @@ impl Watched {
             let changed =
                 imported.map(|imported| if imported.is_gone() { vec![&path] } else { imported.changed_files() });
             if changed.as_ref().is_none_or(|changed| !changed.is_empty()) {
-                let is_code = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "py");
-                let is_code_changed = changed.is_some_and(|changed| changed.iter().any(is_code));
+                let is_code = |changed: &PathBuf| is_python(changed) || *changed == path;
+                let is_code_changed = changed.is_some_and(|changed| changed.into_iter().any(is_code));
                 context.printer.progress(&format!("Importing {}", path.display()));
                 let report = self.import(context, path).await;
                 reports.push(Report { is_code_changed, ..report });

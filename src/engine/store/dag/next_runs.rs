@@ -63,7 +63,7 @@ const LAST: &str = "
         UNION ALL
         (SELECT run_id, run_after, run_after FROM dag_run
          WHERE dag_id = d.dag_id AND v.structure->'timetable'->>'kind' = 'cron_partition'
-           AND run_type = 'scheduled' AND partition_key IS NOT NULL AND run_after <= $1
+           AND run_type IN ('scheduled', 'backfill') AND partition_key IS NOT NULL AND run_after <= $1
          ORDER BY run_after DESC LIMIT 1)
         ORDER BY data_interval_end DESC LIMIT 1) l ON true";
 

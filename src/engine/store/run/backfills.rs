@@ -35,7 +35,7 @@ read_by_name!(Reprocess);
 #[derive(Debug, Clone)]
 pub struct BackfillRequest {
     pub dag_id: String,
-    /// Bounds of the logical dates, both included.
+    /// Bounds of the logical dates or, of a DAG with partitions, of the dates of the partitions; both included.
     pub from_date: Timestamp,
     pub to_date: Timestamp,
     pub run_backwards: bool,
@@ -129,17 +129,17 @@ pub async fn create(
     check_no_active_backfill(transaction, &request.dag_id).await?;
     let backfill = insert(transaction, request).await?;
     let existing = existing_runs(transaction, &request.dag_id, infos).await?;
-    let run_of = |info: &Info| match date_of(info).and_then(|date| existing.get(&date)) {
-        None => RunOfDate::New(new_run::id(RunType::Backfill, info.run_after, info.partition.as_ref())),
-        Some((run_id, state)) => match skip_reason(*state, request.reprocess) {
-            Some(reason) => RunOfDate::None(reason),
-            // As in Airflow, the earlier run of a partition stays as it is.
-            None if info.partition.is_some() => {
-                let id = new_run::id(RunType::Backfill, info.run_after, info.partition.as_ref());
-                RunOfDate::New(format!("{id}__{}", backfill.id))
-            }
-            None => RunOfDate::Again(run_id),
-        },
+    let run_of = |info: &Info| {
+        let new_id = new_run::id(RunType::Backfill, info.run_after, info.partition.as_ref());
+        match date_of(info).and_then(|date| existing.get(&date)) {
+            None => RunOfDate::New(new_id),
+            Some((run_id, state)) => match skip_reason(*state, request.reprocess) {
+                Some(reason) => RunOfDate::Skipped(reason),
+                // As in Airflow, the earlier run of a partition stays as it is.
+                None if info.partition.is_some() => RunOfDate::New(format!("{new_id}__{}", backfill.id)),
+                None => RunOfDate::Again(run_id),
+            },
+        }
     };
     let runs: Vec<RunOfDate<'_>> = infos.iter().map(run_of).collect();
     let new_runs = infos.iter().zip(&runs).enumerate().filter_map(|(index, (info, run))| {
@@ -150,7 +150,7 @@ pub async fn create(
     let mut outcomes = Vec::with_capacity(infos.len());
     for (index, run) in runs.into_iter().enumerate() {
         outcomes.push(match run {
-            RunOfDate::None(reason) => Err(reason),
+            RunOfDate::Skipped(reason) => Err(reason),
             RunOfDate::Again(run_id) => Ok(rerun(transaction, request, &backfill, ordinal(index), run_id).await?),
             RunOfDate::New(run_id) => Some(run_id).filter(|run_id| created.contains(run_id)).ok_or("already exists"),
         });
@@ -168,7 +168,7 @@ enum RunOfDate<'a> {
     /// Runs this one again.
     Again(&'a str),
     /// Creates none, for this reason.
-    None(&'static str),
+    Skipped(&'static str),
 }
 
 /// The date that identifies a run of the backfill: that of its partition, or its logical date.
@@ -179,8 +179,8 @@ fn date_of(info: &Info) -> Option<Timestamp> {
 fn nothing_to_create(request: &BackfillRequest) -> StoreError {
     let (from, to) = (isoformat(request.from_date), isoformat(request.to_date));
     StoreError::Invalid(format!(
-        "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no date in that range whose data \
-         interval has already ended (a date without a time means midnight)",
+        "No runs to create for Dag {} in the range [{from}, {to}]: its schedule has no partition in that range, and no date \
+         whose data interval has already ended (a date without a time means midnight)",
         request.dag_id
     ))
 }
@@ -201,7 +201,8 @@ async fn insert(transaction: &Transaction<'_>, request: &BackfillRequest) -> Res
     fetch_one(transaction, query, &parameters).await
 }
 
-/// The existing runs of these dates: run id and state by the date. Of the runs of a partition, the one that started last.
+/// The existing runs of these dates: run id and state by the date. Of the runs of a partition, the
+/// one that was started or queued last.
 async fn existing_runs(
     transaction: &Transaction<'_>,
     dag_id: &str,
@@ -209,10 +210,12 @@ async fn existing_runs(
 ) -> Result<HashMap<Timestamp, (String, RunState)>> {
     let dates: Vec<Option<Timestamp>> = infos.iter().map(date_of).collect();
     let column = if infos.iter().any(|info| info.partition.is_some()) { "partition_date" } else { "logical_date" };
-    // The last row of a date is the one that is kept.
+    // The rows are locked in the order of `runs::lock`. The last row of a date is the one that is kept.
     let query = format!(
-        "SELECT {column}, run_id, state FROM dag_run WHERE dag_id = $1 AND {column} = ANY ($2)
-         ORDER BY start_date NULLS FIRST FOR UPDATE"
+        "WITH locked AS (
+            SELECT {column} AS date, run_id, state, coalesce(start_date, queued_at) AS began
+            FROM dag_run WHERE dag_id = $1 AND {column} = ANY ($2) ORDER BY run_id FOR UPDATE)
+         SELECT date, run_id, state FROM locked ORDER BY began"
     );
     let existing: Vec<(Timestamp, String, RunState)> = fetch_all(transaction, &query, &[&dag_id, &dates]).await?;
     Ok(existing.into_iter().map(|(date, run_id, state)| (date, (run_id, state))).collect())

@@ -6,6 +6,7 @@ use crate::http::openapi::answers::{Either, Plain};
 use axum::http::{HeaderMap, header};
 use leoflow_engine::store::dag::dags;
 use leoflow_engine::store::dag::import_errors::{self, ImportErrorField};
+use std::path::Path;
 
 /// Parses the file with this token again, changed or not.
 pub async fn parse_again(State(state): Shared, Id(token): Id) -> ApiResult<Created<Value>> {
@@ -44,12 +45,14 @@ pub async fn source(
     if accept.starts_with("text/plain") {
         return Ok(Either::text(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], content)));
     }
+    let dag = dags::get(&*client, &dag_id).await?;
+    let is_python = leoflow_python::is_python(Path::new(&dag.fileloc));
     Ok(Either::json(DAGSourceResponse {
         content: Some(content),
         dag_display_name: dag_id.clone(),
         dag_id,
         version_number: Some(version_number),
-        language: Some("python"),
+        language: Some(if is_python { "python" } else { "yaml" }),
     }))
 }
 

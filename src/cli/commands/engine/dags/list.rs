@@ -102,7 +102,8 @@ const SHOWN_ERRORS: usize = 3;
 
 fn print_import_errors(printer: &Printer, errors: &[ImportErrorView]) {
     for error in errors.iter().take(SHOWN_ERRORS) {
-        let problem = if error.filename.ends_with(".py") { "fails to import" } else { "was not scanned completely" };
+        let is_file = Path::new(&error.filename).extension().is_some();
+        let problem = if is_file { "fails to import" } else { "was not scanned completely" };
         printer.warning(format!("{} {problem}:", error.filename));
         for line in error.stack_trace.lines() {
             printer.note(format!("  {line}"));

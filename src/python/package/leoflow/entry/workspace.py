@@ -10,8 +10,7 @@ import os
 import sys
 import types
 
-from leoflow.common import local_modules, real_sdk
-from leoflow.common.exceptions import AirflowException
+from leoflow.common import airflow_version, local_modules, real_sdk
 from leoflow.common.settings import image_folder
 from leoflow.entry import dotenv, libraries
 
@@ -33,16 +32,6 @@ def offer_submodules(package, names):
         raise AttributeError(f"module {package.__name__!r} has no attribute {name!r}")
 
     package.__dict__.setdefault("__getattr__", look_up)
-
-
-def is_yaml(path: str) -> bool:
-    return path.endswith((".yaml", ".yml"))
-
-
-def needs_yaml_importer(path: str) -> AirflowException:
-    """Returns the error for a DAG in YAML without the SDK that imports it."""
-    return AirflowException(f"{path} is a DAG in YAML, which needs Airflow's own SDK of version 3.4 or newer: let the project depend "
-                            "on apache-airflow-task-sdk>=1.4")
 
 
 class Workspace:
@@ -191,8 +180,8 @@ class Workspace:
     def run(self, path):
         """Runs a DAG file's top level; returns its module."""
         path = os.path.abspath(path)
-        if is_yaml(path):
-            raise needs_yaml_importer(path)
+        if airflow_version.is_yaml(path):
+            raise airflow_version.needs_yaml_importer(path)
         code = compile(self.source(path), path, "exec", dont_inherit=True)
         module = types.ModuleType(self.module_name(path))
         module.__file__ = path

@@ -9,7 +9,8 @@ from leoflow.common.exceptions import AirflowException
 from leoflow.common.hints.commands import command
 from leoflow.common.hints.packages import how_to_add
 from leoflow.common.settings.airflow_settings import DEFAULT_BACKEND, Setting
-from leoflow.sdk import dag_file, deadlines, logs, named_classes, structure, task_try
+from leoflow.sdk import dag_file, logs, named_classes, structure, task_try
+from leoflow.sdk.definitions import deadlines
 from leoflow.sdk.messages import hitl as hitl_messages
 from leoflow.sdk.offline import OfflineSupervisor
 from leoflow.sdk.plugins import load_errors, run_listeners

@@ -7,9 +7,9 @@ import sys
 
 from leoflow.airflow_2.install import install_if
 from leoflow.common import topology
+from leoflow.common.airflow_version import is_yaml
 from leoflow.common.exceptions import AirflowException
 from leoflow.common.settings import image_folder
-from leoflow.entry.workspace import is_yaml
 from leoflow.sdk import refusals, yaml_file
 
 TYPE_CHECKING = False

@@ -3,12 +3,12 @@ instead of running differently than in Airflow."""
 
 from __future__ import annotations
 
-import os
 import re
 
 from leoflow.common import airflow_version
 from leoflow.common.exceptions import AirflowException, Unsupported
-from leoflow.sdk import deadlines, partitions, structure, timetables, weights
+from leoflow.sdk import structure
+from leoflow.sdk.definitions import deadlines, partitions, timetables, weights
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,18 +24,16 @@ PARTITIONED = ("CronPartitionTimetable", "PartitionedAssetTimetable", "Partition
 
 
 def line_of(name: str, source: str) -> int:
-    """Returns the number of the first line with this name as a string or a function name; 1 if there is no such
-    line."""
-    pattern = re.compile(rf"""["']{re.escape(name)}["']|\bdef\s+{re.escape(name)}\b""")
+    """Returns the number of the first line with this name as a string, a function name or a value of YAML; 1 if there is
+    no such line."""
+    pattern = re.compile(rf"""["']{re.escape(name)}["']|\bdef\s+{re.escape(name)}\b|:\s+{re.escape(name)}\s*$""")
     numbers = (number for number, line in enumerate(source.splitlines(), 1) if pattern.search(line))
     return next(numbers, 1)
 
 
 def supported() -> list[tuple[int, ...]]:
     """Returns the minor versions of Airflow that this release runs, oldest first."""
-    with open(os.path.join(os.path.dirname(airflow_version.__file__), "airflow_minors.txt"), encoding="utf-8") as file:
-        rows = [line.split() for line in file if line.startswith("minor ")]
-    return [tuple(map(int, airflow.split("."))) for _, airflow, *_ in rows]
+    return [tuple(map(int, airflow.split("."))) for airflow, *_ in airflow_version.minors()]
 
 
 def check_version() -> None:
@@ -85,6 +83,8 @@ def check(dag: DAG, source: str) -> None:
         def refuse_task(feature, task=task):
             refuse(f"{feature} of task {task.task_id!r} in DAG {dag.dag_id!r}", task.task_id)
 
+        if getattr(task, "is_stub", False):
+            refuse_task("the code in another language")
         if getattr(task, "run_as_user", None):
             refuse_task(f"run_as_user={task.run_as_user!r}")
         if task.executor not in OUR_EXECUTORS:

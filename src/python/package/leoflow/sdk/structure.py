@@ -8,9 +8,10 @@ import enum
 from leoflow.common import structure, topology
 from leoflow.common.dates import iso
 from leoflow.common.structure import unless_default
-from leoflow.sdk import deadlines, older_versions, timetables
+from leoflow.sdk import older_versions
+from leoflow.sdk.definitions import deadlines, timetables
+from leoflow.sdk.definitions.weights import rule_of, weight
 from leoflow.sdk.plugins import operator_links
-from leoflow.sdk.weights import rule_of, weight
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from leoflow.common import airflow_version
 from leoflow.common.exceptions import AirflowException
-from leoflow.entry.workspace import needs_yaml_importer
 from leoflow.sdk.startup import Bundle
 
 TYPE_CHECKING = False
@@ -20,8 +20,10 @@ def dags_of(workspace: Any, path: str) -> list[DAG]:
     try:
         from airflow.sdk.importers.base import FilesystemDagDefinition
         from airflow.sdk.importers.yaml_importer import YamlDagImporter
-    except ImportError:
-        raise needs_yaml_importer(path) from None
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("airflow.sdk.importers"):
+            raise
+        raise airflow_version.needs_yaml_importer(path) from None
 
     class Definition(FilesystemDagDefinition):
         """The text that the DAG's version has; other files beside it are read from disk."""

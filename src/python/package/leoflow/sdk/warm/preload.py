@@ -24,7 +24,7 @@ MODULES = (
 NAMES = ("DAG", "BaseOperator", "BaseHook", "Asset", "Variable", "Connection", "Param", "TaskGroup", "XComArg", "dag", "task")
 OURS = ("backend", "child_processes", "dag_file", "logs", "messages.assets", "messages.models", "messages.states",
         "messages.xcoms", "named_classes", "plugins.mentions", "plugins.operator_links", "plugins.run_listeners",
-        "refusals", "settings", "startup", "structure", "supervisor", "task_try", "timetables", "tracing")
+        "refusals", "settings", "startup", "structure", "supervisor", "task_try", "definitions.timetables", "tracing")
 
 
 def preload_all() -> bool:

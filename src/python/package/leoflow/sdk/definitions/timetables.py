@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime
 
 from leoflow.authoring.timetables import standard as ours
-from leoflow.sdk import partitions
+from leoflow.sdk.definitions import partitions
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
