@@ -165,7 +165,7 @@ impl Structure {
     }
 }
 
-/// When the runs of a DAG are due, and what is called if one has not succeeded by then.
+/// When the runs of a DAG are due, and the callback for one that has not succeeded by then.
 /// <https://airflow.apache.org/docs/apache-airflow/stable/howto/deadline-alerts.html>
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeadlineAlert {

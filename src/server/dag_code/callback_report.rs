@@ -8,6 +8,7 @@ use leoflow_base::auth::masking::{HIDDEN, Masker};
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::dag::callbacks::Subject;
 use leoflow_engine::store::event_log::{self, CallbackFailure};
+use leoflow_engine::store::run::deadlines::CallbackState;
 use leoflow_engine::store::secret::secrets;
 use leoflow_python::ChildOutput;
 use serde::Deserialize;
@@ -54,7 +55,8 @@ pub async fn record(core: &Core, (key, subject): (&TryKey, &Subject), output: Re
         let text = if is_reported { "" } else { &text };
         let reports = problems.iter().map(|problem| problem.report.as_str());
         let log = [text].into_iter().chain(reports).collect::<Vec<_>>().join("\n");
-        deadline_report::record(core, (id, &name), problems.is_empty(), &mask(log.trim())).await;
+        let state = if problems.is_empty() { CallbackState::Success } else { CallbackState::Failed };
+        deadline_report::record(core, (id, &name), state, &mask(log.trim())).await;
     }
     if !printed.is_empty() && !is_reported {
         info!("{name} ended.{}", mask(&printed));

@@ -32,7 +32,7 @@ pub enum CodeError {
 }
 
 impl CodeError {
-    /// True if the code may have run, with whatever it does.
+    /// True if the code may have run, and may have had effects.
     pub fn may_have_run(&self) -> bool {
         matches!(self, Self::NoResult(NoResult::TimedOut(_)) | Self::NoAnswer(_) | Self::BadAnswer(_))
     }

@@ -212,13 +212,14 @@ pub async fn delete(transaction: &Transaction<'_>, dag_id: &str) -> Result<()> {
     events::notify_all(transaction, &[Event::Dags, Event::Stop]).await
 }
 
-/// Returns the number of a DAG version and the text of its file; `None` for `version_number` is the current version.
+/// Returns the number of a DAG version, and the text and the path of its file in the workspace; `None` for
+/// `version_number` is the current version.
 pub async fn source(
     client: &impl GenericClient,
     dag_id: &str,
     version_number: Option<i32>,
-) -> Result<Option<(i32, String)>> {
-    let query = "SELECT v.version_number, v.source FROM dag_version v JOIN dag d USING (dag_id)
+) -> Result<Option<(i32, String, String)>> {
+    let query = "SELECT v.version_number, v.source, v.relative_fileloc FROM dag_version v JOIN dag d USING (dag_id)
                  WHERE dag_id = $1 AND (v.version_number = $2 OR $2 IS NULL AND v.id = d.current_version_id)";
     fetch_optional(client, query, &[&dag_id, &version_number]).await
 }

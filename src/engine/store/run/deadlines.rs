@@ -129,9 +129,8 @@ pub(crate) async fn restart(client: &impl GenericClient, key: &RunKey, queued_at
     execute(client, &statement, &[&key.dag_id, &key.run_id, &queued_at]).await
 }
 
-/// Records that the callback of a deadline has ended. `log` has no secrets.
-pub async fn end_callback(client: &impl GenericClient, id: &str, succeeded: bool, log: &str) -> Result<()> {
-    let state = if succeeded { CallbackState::Success } else { CallbackState::Failed };
+/// Records that the callback of a deadline has ended in `state`. `log` has no secrets.
+pub async fn end_callback(client: &impl GenericClient, id: &str, state: CallbackState, log: &str) -> Result<()> {
     let statement = "UPDATE deadline SET state = $2, log = $3, updated_at = now() WHERE id = $1::text::uuid";
     execute(client, statement, &[&id, &state.as_str(), &log.replace('\0', "\u{fffd}")]).await
 }

@@ -36,7 +36,7 @@ pub async fn source(
 ) -> ApiResult<Either<DAGSourceResponse, Plain>> {
     let number = params.whole("version_number")?.filter(|number| *number > 0);
     let number_filter = number.map(|number| i32::try_from(number).unwrap_or(i32::MAX));
-    let (version_number, content) = dags::source(&*client, &dag_id, number_filter).await?.ok_or_else(|| {
+    let (version_number, content, file) = dags::source(&*client, &dag_id, number_filter).await?.ok_or_else(|| {
         let number = number.map_or_else(|| "None".to_owned(), |number| number.to_string());
         let detail = format!("The source code of the Dag {dag_id}, version_number {number} was not found");
         ApiError::not_found(detail)
@@ -45,14 +45,14 @@ pub async fn source(
     if accept.starts_with("text/plain") {
         return Ok(Either::text(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], content)));
     }
-    let dag = dags::get(&*client, &dag_id).await?;
-    let is_python = leoflow_python::is_python(Path::new(&dag.fileloc));
+    // A version that the first releases stored has no path.
+    let is_yaml = leoflow_python::is_data(Path::new(&file));
     Ok(Either::json(DAGSourceResponse {
         content: Some(content),
         dag_display_name: dag_id.clone(),
         dag_id,
         version_number: Some(version_number),
-        language: Some(if is_python { "python" } else { "yaml" }),
+        language: Some(if is_yaml { "yaml" } else { "python" }),
     }))
 }
 
