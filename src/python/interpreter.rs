@@ -27,6 +27,16 @@ const NEEDED_FOR_COMPILED: u64 = 64 << 20;
 /// Start of the marks of children that import DAG files; those of tries are paths.
 pub(crate) const PARSE_MARK: &str = "parse-";
 
+/// Start of the marks of the children that import DAG files and that the process `parent` has started.
+pub(crate) fn parse_marks_of(parent: u32) -> String {
+    format!("{PARSE_MARK}{parent:08x}")
+}
+
+/// True for the mark of a child that imports a DAG file and that the process `parent` has started.
+pub fn is_parse_mark_of(mark: &str, parent: u32) -> bool {
+    mark.starts_with(&parse_marks_of(parent))
+}
+
 /// True for the mark of a child that imports a DAG file.
 pub fn is_parse_mark(mark: &str) -> bool {
     mark.starts_with(PARSE_MARK)

@@ -2,10 +2,9 @@
 //! exited.
 
 use super::interpreter::TASK_MARK;
-use leoflow_base::sys::blocking;
-use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::reaper::{self, Exit};
-use leoflow_base::sys::process::{self, Signal};
+use leoflow_base::sys::process::{self, Signal, exit};
+use leoflow_base::sys::{blocking, is_portable};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -49,10 +48,7 @@ pub fn add(pid: i32) {
 
 /// Waits for a child to end and reaps it.
 pub async fn wait(pid: i32) -> Exit {
-    if let Ok(fd) = PidFd::of_pid(pid) {
-        // On an old kernel this fails; then the loop below polls.
-        let _ = fd.ended().await;
-    }
+    exit::wait_child(pid).await;
     loop {
         if let Some(exit) = reaper::ended_child(pid) {
             LIVE.with_borrow_mut(|live| live.remove(&pid));
@@ -100,10 +96,10 @@ async fn scan(have_exited: bool) {
         let children = process::children_in_other_sessions();
         // Once a child has exited, its orphaned descendants are our children, because this process is a subreaper:
         // without such children there are no leftovers.
-        if have_exited && children.iter().all(|pid| live_pids.contains(pid)) {
+        if have_exited && !is_portable() && children.iter().all(|pid| live_pids.contains(pid)) {
             return marks;
         }
-        process::kill_marked(TASK_MARK, &marks, KILL_LIMIT);
+        process::kill_marked(TASK_MARK, |mark| marks.iter().any(|ended| ended == mark), KILL_LIMIT);
         marks
     });
     // An error (a panic of the scan) is ignored: what it leaves is killed when no child runs any more.

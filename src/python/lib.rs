@@ -30,7 +30,7 @@ pub use children::{AnswerError, ChildOutput, Children};
 pub use discover::NoPython;
 pub use discover::{MINIMUM, Python, find};
 pub use dotenv::{InvalidVariable, flag, path_beside as variables_beside, variable, variables_of};
-pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, is_parse_mark};
+pub use interpreter::{Interpreter, Job, SharedInterpreter, TASK_MARK, is_parse_mark, is_parse_mark_of};
 pub use no_result::NoResult;
 pub use package::home_of_command;
 pub use parse::{

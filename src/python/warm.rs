@@ -1,11 +1,12 @@
 //! A pool of zygotes (warm Pythons, see `zygote/`): starts them when tries or parses start, and ends idle ones. After
-//! failures it starts a zygote without libraries or after a pause, see `zygote/retry.rs`.
+//! failures it starts a zygote without libraries or after a pause, see `zygote/retry.rs`. Only on Linux.
 
 use super::interpreter::Interpreter;
 use super::notes::{Note, Notes};
 use super::zygote::retry::{Failure, RetryState};
 use super::zygote::{Forked, Zygote};
 use leoflow_base::home::Home;
+use leoflow_base::sys::is_portable;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -348,7 +349,7 @@ impl Slot {
             return None;
         }
         self.drop_outdated();
-        if cfg!(target_os = "linux") && self.live.is_none() {
+        if !is_portable() && self.live.is_none() {
             // A fork reports an error.
             self.live = Zygote::start(&self.interpreter, self.usable_libraries()).ok();
         }
@@ -404,7 +405,7 @@ impl Slot {
 
     /// The zygote, if it is ready; starts a missing one.
     fn zygote(&mut self) -> Option<&mut Zygote> {
-        if !cfg!(target_os = "linux") || self.is_paused() {
+        if is_portable() || self.is_paused() {
             return None;
         }
         self.drop_outdated();

@@ -12,7 +12,7 @@ pub enum WheelError {
     #[error("LEOFLOW_PYTHON_PACKAGES=none disables the packages")]
     Disabled,
     #[error("no wheel of uv for {0}")]
-    Architecture(&'static str),
+    Platform(String),
     /// A failed download, or another sha256 than the pinned one.
     #[error(transparent)]
     Unavailable(#[from] wheel::DownloadError),

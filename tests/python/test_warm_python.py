@@ -98,8 +98,8 @@ class TestWarmPython(unittest.TestCase):
         self.assertEqual((done.stdout, done.stderr), ("success True\n", ""))
 
     def leave(self, code):
-        """Runs code in a process that then ends with `forks.leave`, like the process of a task."""
-        code = f"import atexit, threading, time\nfrom leoflow.entry import forks\nforks.EXIT_SECONDS = 1\n{code}\nforks.leave(3)"
+        """Runs code in a process that then ends with `task.leave`, like the process of a task."""
+        code = f"import atexit, threading, time\nfrom leoflow.entry import task\ntask.EXIT_SECONDS = 1\n{code}\ntask.leave(3)"
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
 
     def test_a_task_ends_with_its_exit_functions(self):

@@ -29,6 +29,14 @@ pub struct Inheritance {
     notify: Notifier,
 }
 
+/// Why a process should exit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shutdown {
+    /// By TERM.
+    Requested,
+    SupervisorGone,
+}
+
 /// Sends sd_notify(3) messages to the parent; does nothing without `NOTIFY_SOCKET`.
 #[derive(Clone)]
 pub struct Notifier(Option<Arc<NotifySender>>);
@@ -59,18 +67,18 @@ impl Inheritance {
         Some(self.listeners.swap_remove(index).1)
     }
 
-    /// Completes when this process should exit: on TERM, or when the supervisor is gone. Ignores interrupts, which the
-    /// supervisor handles. Must be called inside a runtime.
-    pub fn until_shutdown(&mut self) -> io::Result<impl Future<Output = ()> + use<>> {
+    /// Completes when this process should exit. Ignores interrupts, which the supervisor handles. Must be called inside a
+    /// runtime.
+    pub fn until_shutdown(&mut self) -> io::Result<impl Future<Output = Shutdown> + use<>> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         // The supervisor has made the pipe non-blocking, which applies to all processes that share it.
         let lifeline = self.lifeline.take().map(pipe::Receiver::from_owned_fd).transpose()?;
         Ok(async move {
             tokio::select! {
-                _ = terminate.recv() => {}
-                () = lifeline_closed(lifeline) => {}
-                () = async { while interrupt.recv().await.is_some() {} } => {}
+                _ = terminate.recv() => Shutdown::Requested,
+                () = lifeline_closed(lifeline) => Shutdown::SupervisorGone,
+                () = async { while interrupt.recv().await.is_some() {} } => Shutdown::Requested,
             }
         })
     }
@@ -165,6 +173,9 @@ pub async fn send_heartbeats(notifier: Notifier) {
 
 /// Set in a service manager's unit file: the process has no terminal, and the service manager starts and stops it.
 pub const SERVICE: &str = "LEOFLOW_SERVICE";
+
+/// The value of [`SERVICE`] when launchd is the manager: it restarts a process after every exit code but 0.
+pub const SERVICE_OF_LAUNCHD: &str = "launchd";
 
 /// Where a release comes from, passed to a subprocess by environment: the address may contain a password, and every
 /// user of the machine can read arguments.

@@ -20,9 +20,9 @@ pub enum Request {
     /// Restarts the children in place; the answer comes when they are healthy or have failed.
     Restart,
     /// For an upgrade: starts and stops children until those of `level` run. With `program`, children are started from
-    /// it from now on. The answer comes when the children are up or have failed. A caller that requests less than
-    /// `Whole` must own the upgrade journal: once no process works on that upgrade any more, the supervisor starts
-    /// `leoflow upgrade --resume`.
+    /// it from now on; `/proc/self/exe` is the supervisor's own, on every system. The answer comes when the children are
+    /// up or have failed. A caller that requests less than `Whole` must own the upgrade journal: once no process works on
+    /// that upgrade any more, the supervisor starts `leoflow upgrade --resume`.
     Run {
         level: Level,
         program: Option<PathBuf>,

@@ -3,7 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{env, io};
+
+use super::is_portable;
 
 /// A variable as text; `None` when unset, empty or not UTF-8.
 pub fn text(name: &str) -> Option<String> {
@@ -31,6 +34,11 @@ pub fn search_path() -> Vec<PathBuf> {
     env::split_paths(&path).collect()
 }
 
+/// The folder for temporary files: `TMPDIR`, else `/tmp`; on macOS, else that of the user.
+pub fn temporary_folder() -> PathBuf {
+    env::temp_dir()
+}
+
 /// The arguments of this process, with the program's name first.
 pub fn arguments() -> Vec<OsString> {
     env::args_os().collect()
@@ -39,16 +47,31 @@ pub fn arguments() -> Vec<OsString> {
 /// The running executable, with links resolved. `/proc/self/exe` once a package manager has replaced or removed its file:
 /// a child that this process starts by that name still runs the same program, not the new one.
 pub fn current_exe() -> io::Result<PathBuf> {
+    if is_portable() {
+        return Ok(running_program().to_owned());
+    }
     env::current_exe().map(|path| if removed_path(&path).is_some() { running_program().to_owned() } else { path })
 }
 
-/// The program of the process that opens it, even after its file was replaced or removed: proc_pid_exe(5). In a command
-/// line it means the process that runs the command.
+/// In a request to a process: that process's own program, its [`running_program`].
+pub const OWN_PROGRAM: &str = "/proc/self/exe";
+
+/// The program of the process that opens it, even after its file was replaced or removed: proc_pid_exe(5). In the portable
+/// half, the file that this process was started from, with links resolved; once that file was removed, the path of its
+/// start, where a package manager may have put another program.
 pub fn running_program() -> &'static Path {
-    Path::new("/proc/self/exe")
+    static PATHS: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    if !is_portable() {
+        return Path::new(OWN_PROGRAM);
+    }
+    let [file, path] = PATHS.get_or_init(|| {
+        let path = started_from().unwrap_or_else(|_| OWN_PROGRAM.into());
+        [path.canonicalize().unwrap_or_else(|_| path.clone()), path]
+    });
+    if file.exists() { file } else { path }
 }
 
-/// Where the running executable was when it started, with links resolved.
+/// Where the running executable was when it started. Linux resolves links.
 pub fn started_from() -> io::Result<PathBuf> {
     env::current_exe().map(|path| removed_path(&path).unwrap_or(path))
 }

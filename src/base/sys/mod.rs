@@ -1,5 +1,5 @@
-//! Operating system interfaces and all `unsafe` code. Everything specific to Linux is here, so that porting to another
-//! platform means porting this folder.
+//! Operating system interfaces and all `unsafe` code. Everything specific to Linux or macOS is here. What only Linux has
+//! also exists in a portable form, see [`is_portable`].
 
 pub mod blocking;
 pub mod browser;
@@ -10,6 +10,7 @@ pub mod fs;
 pub mod mutex;
 pub mod net;
 mod poll;
+mod portable;
 pub mod process;
 pub mod random;
 pub mod shell;
@@ -18,3 +19,4 @@ pub mod transient;
 pub mod user;
 
 pub use checkpoint::{checkpoint, limit, may_fail};
+pub use portable::is_portable;

@@ -2,10 +2,10 @@
 
 use super::poll::wait_readable;
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{LocalFlags, SetArg, SpecialCharacterIndices, Termios, tcgetattr, tcsetattr};
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 /// Shows `prompt` on stderr and reads a line from stdin without echo. Fails with `Interrupted` on Ctrl-C and
 /// `UnexpectedEof` on Ctrl-D. The terminal is restored in every case, also when a signal terminates this process.
@@ -26,31 +26,45 @@ struct WatchedInput {
 
 const TERMINATING: [Signal; 2] = [Signal::SIGTERM, Signal::SIGHUP];
 
+/// Interval of checks for a signal while no character comes.
+const SIGNAL_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
 impl Iterator for WatchedInput {
     type Item = io::Result<u8>;
 
     fn next(&mut self) -> Option<io::Result<u8>> {
         loop {
-            match wait_readable([Some(self.stdin.as_fd()), Some(self.silent.signals.as_fd())], None) {
-                Ok([_, true]) => {
-                    self.silent.restore();
-                    // The signal was blocked; unblocking it delivers it.
-                    let _ = self.silent.blocked.thread_unblock();
-                    return Some(Err(io::ErrorKind::Interrupted.into()));
-                }
-                Ok([true, _]) => {
-                    let mut byte = [0];
-                    return match nix::unistd::read(&self.stdin, &mut byte) {
-                        Ok(0) => None,
-                        Ok(_) => Some(Ok(byte[0])),
-                        Err(error) => Some(Err(error.into())),
-                    };
-                }
-                Ok(_) => {}
+            if is_pending(&TERMINATING) {
+                self.silent.restore();
+                // The signal was blocked; unblocking it delivers it.
+                let _ = self.silent.blocked.thread_unblock();
+                return Some(Err(io::ErrorKind::Interrupted.into()));
+            }
+            match wait_readable([Some(self.stdin.as_fd())], Some(SIGNAL_CHECK_INTERVAL)) {
+                Ok([true]) => {}
+                Ok([false]) => continue,
                 Err(error) => return Some(Err(error)),
+            }
+            let mut byte = [0];
+            match nix::unistd::read(&self.stdin, &mut byte) {
+                Ok(0) => return None,
+                Ok(_) => return Some(Ok(byte[0])),
+                Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
+                Err(error) => return Some(Err(error.into())),
             }
         }
     }
+}
+
+/// True if one of these blocked signals was sent to this process.
+fn is_pending(signals: &[Signal]) -> bool {
+    let mut pending = std::mem::MaybeUninit::<nix::libc::sigset_t>::zeroed();
+    // SAFETY: sigpending(2) fills the set, and fails only for an invalid address.
+    let pending = unsafe {
+        nix::libc::sigpending(pending.as_mut_ptr());
+        SigSet::from_sigset_t_unchecked(pending.assume_init())
+    };
+    signals.iter().any(|signal| pending.contains(*signal))
 }
 
 /// True when a prompt is possible: stdin and stderr are terminals.
@@ -63,20 +77,16 @@ pub fn can_ask() -> bool {
 struct Silent {
     before: Termios,
     blocked: SigSet,
-    signals: SignalFd,
 }
 
 impl Silent {
     fn begin() -> io::Result<Self> {
         let blocked: SigSet = TERMINATING.into_iter().collect();
-        let signals = SignalFd::with_flags(&blocked, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         let before = tcgetattr(io::stdin())?;
         blocked.thread_block()?;
         let mut silent = before.clone();
         silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
-        silent.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
-        silent.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
-        let silenced = Self { before, blocked, signals };
+        let silenced = Self { before, blocked };
         tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &silent)?;
         Ok(silenced)
     }

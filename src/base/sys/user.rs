@@ -36,6 +36,15 @@ pub(crate) fn some_named_ordinary_uid() -> Option<u32> {
         .find(|uid| *uid != 0 && login_name(*uid).is_some())
 }
 
+/// The kernel and the processor as uname(1) names them: `Darwin 23.5.0 arm64`.
+pub fn kernel() -> String {
+    let part = |text: &std::ffi::OsStr| text.to_string_lossy().into_owned();
+    nix::sys::utsname::uname().map_or_else(
+        |error| error.to_string(),
+        |name| [name.sysname(), name.release(), name.machine()].map(part).join(" "),
+    )
+}
+
 /// The machine's name; `localhost` if it cannot be read.
 pub fn host_name() -> String {
     nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "localhost".to_owned())

@@ -69,7 +69,7 @@ impl PrivateFile {
     }
 
     pub fn finish(self) -> io::Result<()> {
-        self.0.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+        files::sync(&self.0.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?)
     }
 }
 

@@ -267,7 +267,7 @@ fn export(child: Child, path: &Path) -> Result<(), ContentError> {
             let mut encoder = zstd::stream::write::Encoder::new(file, LEVEL)?;
             encoder.include_checksum(true)?;
             io::copy(&mut output, &mut encoder)?;
-            encoder.finish()?.sync_all()
+            files::sync(&encoder.finish()?)
         };
         copy().map_err(own)
     })

@@ -86,7 +86,7 @@ fn copy(target: &Path) -> io::Result<()> {
     };
     let copied = copied.and_then(|()| {
         fs::set_permissions(&temporary, Permissions::from_mode(0o755))?;
-        File::open(&temporary)?.sync_all()?;
+        files::sync(&File::open(&temporary)?)?;
         files::rename_durably(&temporary, target)
     });
     if copied.is_err() {

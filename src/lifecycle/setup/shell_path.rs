@@ -175,7 +175,7 @@ fn add_line(path: &Path, line: &str) -> io::Result<()> {
     let separator = if bytes.is_empty() || bytes.ends_with(b"\n") { "" } else { "\n" };
     let mut file = OpenOptions::new().append(true).create(true).open(path)?;
     file.write_all(format!("{separator}{line}\n").as_bytes())?;
-    file.sync_all()
+    files::sync(&file)
 }
 
 /// Quotes a path in single quotes, which mean the same in every shell; `None` if that is impossible.

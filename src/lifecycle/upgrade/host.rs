@@ -54,10 +54,9 @@ fn failure_message(reason: &str) -> String {
     message.unwrap_or(reason).to_owned()
 }
 
-/// Path of the previous release's program, which the supervisor still runs. The kernel resolves the path in a child
-/// that the supervisor has forked.
+/// The previous release's program, which the supervisor still runs.
 fn supervisors_program() -> PathBuf {
-    env_vars::running_program().to_owned()
+    env_vars::OWN_PROGRAM.into()
 }
 
 impl Host {

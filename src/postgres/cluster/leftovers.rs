@@ -27,6 +27,11 @@ pub fn find(home: &Home) -> Vec<ProcessId> {
         .collect()
 }
 
+/// Asks the processes for a fast shutdown, without waiting for it.
+pub fn interrupt(home: &Home) {
+    find(home).iter().for_each(|process| process.signal(Signal::Interrupt));
+}
+
 /// Terminates the processes, with a clean shutdown first, and removes lock files that would block the next start if
 /// their pid was reused or their content damaged. Returns the number of processes. The caller holds the home's lock, so
 /// no server in use is affected.

@@ -150,8 +150,9 @@ fn shared_memory_type() -> &'static str {
 fn initdb_arguments(staging: &Path, password_file: &Path) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["--pgdata".into(), staging.into(), "--pwfile".into(), password_file.into()];
     // The caller removes the folder, after the check whether the disk is full.
-    let own_options = "--auth scram-sha-256 --sync-method syncfs --no-instructions --no-clean";
+    let own_options = "--auth scram-sha-256 --no-instructions --no-clean --sync-method";
     arguments.extend(INITDB.split(' ').chain(own_options.split(' ')).map(OsString::from));
+    arguments.push(if disk::has_syncfs() { "syncfs".into() } else { "fsync".into() });
     arguments.extend(["--username", SUPERUSER, "-c"].map(OsString::from));
     arguments.push(format!("dynamic_shared_memory_type={}", shared_memory_type()).into());
     arguments

@@ -7,6 +7,7 @@ use crate::{Endpoint, Installation, SETTINGS, SOCKET_PORT};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
 use leoflow_base::sys::env_vars;
+use leoflow_base::sys::fs::disk;
 use leoflow_base::sys::process::Signal;
 use leoflow_base::sys::process::spawn::Spawn;
 use leoflow_base::sys::process::user_namespace::Identity;
@@ -62,7 +63,14 @@ fn postmaster(home: &Home, installation: &Installation, endpoint: &Endpoint) -> 
         format!("port={SOCKET_PORT}"),
         format!("unix_socket_directories=\"{folder}\""),
     ];
-    let settings = SETTINGS.iter().chain(&SERVER_SETTINGS).map(OsString::from).chain(of_machine.map(OsString::from));
+    let flush = disk::flush_stops_at_drive().then_some("wal_sync_method=fsync_writethrough");
+    let settings = SETTINGS
+        .iter()
+        .chain(&SERVER_SETTINGS)
+        .copied()
+        .chain(flush)
+        .map(OsString::from)
+        .chain(of_machine.map(OsString::from));
     arguments.extend(settings.flat_map(|setting| ["-c".into(), setting]));
     let environment = clean_environment().into_iter().map(|(name, value)| (name.into(), value.into()));
     Spawn { arguments, environment: environment.collect(), ..Spawn::new(installation.program("postgres")) }

@@ -10,7 +10,7 @@ use crate::{Credentials, Endpoint, PgError, SOCKET_PORT};
 use leoflow_base::config::{Address, ExternalUrl, Tls};
 use leoflow_base::home::Home;
 use leoflow_base::sys::net::{stream, unix_socket};
-use leoflow_base::sys::process::command;
+use leoflow_base::sys::process::{command, exit};
 use rustls::pki_types::ServerName;
 use std::io;
 use std::path::PathBuf;
@@ -78,6 +78,7 @@ pub async fn run(home: &Home) -> Result<(), RelayError> {
     let [Ok(interrupt), Ok(terminate), Ok(quit)] = &mut stop else {
         return Err(io::Error::other("cannot listen for signals").into());
     };
+    let mut parent_gone = std::pin::pin!(exit::wait_parent_gone());
     info!("relaying to {}", upstream.url.address);
     let mut attached = container.as_ref().map(Attached::start).transpose()?;
     let mut container_check = tokio::time::interval(CHECK_INTERVAL);
@@ -91,6 +92,7 @@ pub async fn run(home: &Home) -> Result<(), RelayError> {
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             _ = quit.recv() => return Ok(()),
+            () = &mut parent_gone => return Ok(()),
             _ = container_check.tick(), if attached.is_some() => {
                 if let Some(status) = attached.as_mut().and_then(Attached::ended) {
                     return Err(RelayError::Io(io::Error::other(format!("the container exited: {status}"))));

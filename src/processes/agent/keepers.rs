@@ -4,10 +4,9 @@ use crate::keeper::{self, Event, Inbox, Libraries, Outbox, Request, Start, TaskF
 use leoflow_base::home::Home;
 use leoflow_base::sys::env_vars;
 use leoflow_base::sys::net::unix_socket;
-use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::reaper::{self, Exit};
 use leoflow_base::sys::process::spawn::Spawn;
-use leoflow_base::sys::process::{self, ProcessId, Signal};
+use leoflow_base::sys::process::{self, ProcessId, Signal, exit};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -265,7 +264,7 @@ async fn read(process: ProcessId, mut inbox: Inbox, events: UnboundedSender<Keep
         let _ = events.send(event);
     }
     // The kernel ends the tasks of a killed keeper only after it has closed the connection.
-    wait_gone(&process).await;
+    exit::wait_gone(&process).await;
     // Fails unless it is our child; otherwise its own parent reaps it.
     let exit = reaper::ended_child(process.pid);
     let _ = events.send(KeeperEvent::Gone(process, exit));
@@ -281,21 +280,4 @@ fn stop_single(keeper: &ProcessId) {
         tokio::time::sleep(STOP_DEADLINE).await;
         keeper.signal(Signal::Kill);
     });
-}
-
-/// Completes when the process is gone.
-pub async fn wait_gone(process: &ProcessId) {
-    match PidFd::open(process) {
-        Ok(None) => return,
-        Ok(Some(fd)) => {
-            if fd.ended().await.is_ok() {
-                return;
-            }
-        }
-        // The kernel lacks pidfd_open(2), or no descriptor is left: poll instead.
-        Err(_) => {}
-    }
-    while process.is_alive() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

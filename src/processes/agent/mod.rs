@@ -20,12 +20,14 @@ mod warm;
 pub use stop::{end_all, running};
 
 use leoflow_base::config::{self, ConfigError};
-use leoflow_base::home::Home;
-use leoflow_base::protocol::child::{Inheritance, send_heartbeats};
+use leoflow_base::home::{Home, lock};
+use leoflow_base::protocol::child::{Inheritance, Shutdown, send_heartbeats};
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::fs::flock::FileLock;
 use leoflow_base::sys::fs::folders;
+use leoflow_base::sys::is_portable;
 use leoflow_base::sys::process::ProcessId;
+use leoflow_postgres::cluster::leftovers;
 use leoflow_postgres::credentials::CredentialsError;
 use leoflow_postgres::schema::{self, SchemaError};
 use leoflow_postgres::{Credentials, Endpoint};
@@ -49,7 +51,7 @@ pub enum AgentError {
 
 /// Runs the agent until TERM, or until the supervisor is gone.
 pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentError> {
-    let shutdown = inheritance.until_shutdown()?;
+    let shutdown = until_shutdown(home, &mut inheritance)?;
     let notifier = inheritance.notifier();
     let endpoint = Endpoint::for_home(home);
     let credentials = Credentials::require(home)?;
@@ -88,6 +90,22 @@ pub async fn run(home: &Home, mut inheritance: Inheritance) -> Result<(), AgentE
     notifier.stopping();
     heartbeats.abort();
     Ok(())
+}
+
+/// Completes when the agent should exit. In the portable half it asks a PostgreSQL whose supervisor was killed to stop; on
+/// Linux, the kernel does.
+fn until_shutdown(home: &Home, inheritance: &mut Inheritance) -> io::Result<impl Future<Output = ()> + use<>> {
+    let supervisor = std::os::unix::process::parent_id();
+    let (home, shutdown) = (home.clone(), inheritance.until_shutdown()?);
+    Ok(async move {
+        if shutdown.await == Shutdown::SupervisorGone && is_portable() {
+            // The supervisor may still be exiting; a PostgreSQL of the next one is not ours.
+            let holder = lock::holder(&home).and_then(|holder| u32::try_from(holder.process.pid).ok());
+            if holder.is_none_or(|holder| holder == supervisor) {
+                leftovers::interrupt(&home);
+            }
+        }
+    })
 }
 
 /// Locks the home for one agent; waits for an earlier agent that is still exiting.

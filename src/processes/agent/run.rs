@@ -1,7 +1,7 @@
 //! The agent's main loop: claims, starts and watches tries.
 
 use super::environments::Environments;
-use super::keepers::{self, KeeperEvent, Keepers};
+use super::keepers::{KeeperEvent, Keepers};
 use super::running::{EndedTry, Running};
 use super::start_backoff::StartBackoff;
 use super::task_context::{TaskContext, Versions};
@@ -9,7 +9,7 @@ use super::triggers::{self, TriggerEvent, Triggers};
 use crate::keeper::Request;
 use deadpool_postgres::ClientWrapper;
 use leoflow_base::protocol::child::Notifier;
-use leoflow_base::sys::process::{ProcessId, memory, processor};
+use leoflow_base::sys::process::{ProcessId, exit, memory, processor};
 use leoflow_base::sys::random;
 use leoflow_engine::model::keys::TryKey;
 use leoflow_engine::store::StoreError;
@@ -348,7 +348,7 @@ impl Agent {
         self.watchers.spawn_local(async move {
             tokio::time::sleep(pause).await;
             if !reports_events {
-                keepers::wait_gone(&keeper).await;
+                exit::wait_gone(&keeper).await;
             }
             key
         });

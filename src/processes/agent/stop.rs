@@ -73,18 +73,14 @@ pub fn end_all(home: &Home) -> (usize, Option<io::Error>) {
     (tries.len(), first_error)
 }
 
-/// Ends the processes that a killed keeper left, and completes the task's log. The kernel kills the task's own process with
-/// its keeper (PDEATHSIG), but not the processes that the task has started; these are found by the try's mark.
+/// Ends the processes that a killed keeper left, and completes the task's log. On Linux, the kernel kills the task's own
+/// process with its keeper (PDEATHSIG), but not the processes that the task has started.
 pub fn end_orphans(folder: &TaskFolder, log: &Path) {
+    end_processes(folder);
     if let Ok(Some(child)) = folder.child() {
         child.wait_gone(ORPHAN_EXIT_LIMIT);
     }
-    end_marked(folder);
     join_pieces(log, 0);
-}
-
-fn end_marked(folder: &TaskFolder) {
-    process::kill_marked(TASK_MARK, &[folder.mark()], ORPHAN_EXIT_LIMIT);
 }
 
 /// Kills the keeper and all other processes of a try.
@@ -95,12 +91,16 @@ pub fn end_now(folder: &TaskFolder) {
     end_processes(folder);
 }
 
-/// Kills the processes of a try, but not its keeper.
+/// Kills the processes of a try, but not its keeper: its process group, and those with the try's mark.
 pub fn end_processes(folder: &TaskFolder) {
-    if let Ok(Some(child)) = folder.child() {
+    if let Ok(Some(child)) = folder.child()
+        && child.is_alive()
+    {
+        process::signal_group(child.pid, Signal::Kill);
         child.signal(Signal::Kill);
     }
-    end_marked(folder);
+    let own = folder.mark();
+    process::kill_marked(TASK_MARK, |mark| mark == own, ORPHAN_EXIT_LIMIT);
 }
 
 #[cfg(test)]

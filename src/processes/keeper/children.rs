@@ -1,7 +1,8 @@
 //! The children of the keeper: the tasks, the warm Pythons, and processes that tasks have started and not waited for, which
 //! become children of this process because it adopts orphans.
 
-use leoflow_base::sys::process::{self, reaper, reaper::Exit};
+use leoflow_base::sys::is_portable;
+use leoflow_base::sys::process::{self, EMPTY_SCANS, reaper, reaper::Exit};
 use leoflow_python::{NO_MARK, TASK_MARK};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -98,6 +99,9 @@ impl Children {
     /// with either, and those with the mark of a try that has ended before. One without a mark, such as a daemon that has
     /// cleared its environment, belongs to the task if no other try runs.
     pub fn leftovers(&self, pid: i32, mark: &str) -> Leftovers {
+        if is_portable() {
+            return marked_or_in_group(pid, mark);
+        }
         let marks = self.marks.borrow();
         let mut found = Leftovers { pids: Vec::new(), is_settled: true };
         let is_task = |child: &i32| self.tasks.borrow().contains(child);
@@ -125,6 +129,14 @@ impl Children {
     pub fn has_others(&self) -> bool {
         self.marks.borrow().len() > 1
     }
+}
+
+/// Finds leftovers where orphans become children of init: one without the mark that has left the process group is not
+/// found.
+fn marked_or_in_group(pid: i32, mark: &str) -> Leftovers {
+    let mut scans = (0..EMPTY_SCANS).map(|_| process::marked_or_in_group(TASK_MARK, mark, pid));
+    let pids = scans.find(|pids| !pids.is_empty()).unwrap_or_default();
+    Leftovers { is_settled: pids.is_empty(), pids }
 }
 
 fn is_in_group(child: i32, group: i32) -> bool {

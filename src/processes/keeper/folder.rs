@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use tracing::warn;
 
@@ -82,9 +83,13 @@ impl TaskFolder {
     }
 
     /// The mark of this try: an id in the environment of all its processes (`TASK_MARK`). By this mark, the processes
-    /// are found in /proc even after they have left the task's process group.
+    /// are found in /proc even after they have left the task's process group. A hash of the folder's path: other instances
+    /// of the user may run a try with the same key.
     pub fn mark(&self) -> String {
-        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        let name = self.0.file_name().unwrap_or_default();
+        let tasks = self.0.parent().and_then(|parent| parent.canonicalize().ok());
+        let path = tasks.map_or_else(|| self.0.clone(), |tasks| tasks.join(name));
+        hex::encode(&Sha256::digest(path.as_os_str().as_bytes())[..12])
     }
 
     fn file(&self, name: &str) -> PathBuf {

@@ -315,9 +315,10 @@ impl RunningTask {
 
     /// Ends processes that the task started and did not wait for.
     async fn end_leftovers(&mut self, children: &Children) {
+        let mark = self.folder.mark();
         let (mut is_logged, begun, mut pause) = (false, Instant::now(), FIRST_KILL_PAUSE);
         loop {
-            let leftovers = children.leftovers(self.pid, &self.folder.mark());
+            let leftovers = children.leftovers(self.pid, &mark);
             // Processes of other tries exit all the time.
             let is_patient = !leftovers.pids.is_empty() || !children.has_others();
             let limit = if is_patient { LEFTOVER_LIMIT } else { EXIT_LIMIT };

@@ -1,6 +1,7 @@
 //! Describes Lite's processes for the supervisor: Postgres, the one-shot migrator, the server and the agent, in that
 //! order.
 
+use super::children::dag_file_processes;
 use super::spec::{ExitReason, Launch, LaunchError, Outlook, Plan, Probe, ProbeResult, Readiness, Spec};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child;
@@ -71,9 +72,11 @@ impl Instance {
             },
             readiness: Readiness::Probe(self.probe()),
             launch: Box::new(move || instance.launch_postgres()),
-            clean_up: Some(Box::new(move || {
-                // If this fails, the next start retries it.
-                let _ = leftovers::end(&home);
+            clean_up: Some(Box::new(move |_, exit| {
+                if !exit.success() {
+                    // If this fails, the next start retries it.
+                    let _ = leftovers::end(&home);
+                }
             })),
             find_exit_reason: postgres_exit_reason,
         }
@@ -139,7 +142,7 @@ impl Instance {
                 };
                 Ok(Launch { spawn, speaks_protocol: true, listens: name == "server" })
             }),
-            clean_up: None,
+            clean_up: (name == "server").then(|| Box::new(|pid, _| dag_file_processes::end_of(pid)) as _),
             find_exit_reason: own_exit_reason,
         }
     }

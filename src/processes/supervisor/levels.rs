@@ -15,7 +15,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -79,7 +79,8 @@ impl Supervisor {
             return Err(LevelError::NotUp);
         }
         if let Some(program) = program {
-            *self.change.program.borrow_mut() = program;
+            let is_own = program == Path::new(env_vars::OWN_PROGRAM);
+            *self.change.program.borrow_mut() = if is_own { env_vars::running_program().to_owned() } else { program };
         }
         match level {
             Level::Trial if self.change.trial.is_none() => {

@@ -1,6 +1,7 @@
 //! Descriptions of the supervised processes: plain data and a few closures.
 
 use leoflow_base::sys::process::Signal;
+use leoflow_base::sys::process::reaper::Exit;
 use leoflow_base::sys::process::spawn::{Spawn, SpawnError};
 use std::io;
 use std::pin::Pin;
@@ -103,8 +104,8 @@ pub struct Spec {
     pub readiness: Readiness,
     /// Prepares a start or restart and returns the command.
     pub launch: Box<dyn Fn() -> Result<Launch, LaunchError>>,
-    /// Runs after an unclean exit to remove the child's leftovers.
-    pub clean_up: Option<Box<dyn Fn()>>,
+    /// Runs after the exit of the child with this pid to remove what it left.
+    pub clean_up: Option<Box<dyn Fn(i32, Exit)>>,
     /// Finds the reason for the child's exit in the last lines of its log.
     pub find_exit_reason: fn(&[String]) -> Option<ExitReason>,
 }

@@ -15,6 +15,8 @@ use leoflow_base::sys::checkpoint::checkpoint;
 use leoflow_base::sys::clock;
 use leoflow_base::sys::fs::files;
 use leoflow_base::sys::fs::flock::FileLock;
+use leoflow_base::sys::process;
+use leoflow_components::wheel;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -51,8 +53,7 @@ pub struct Stamp {
 
 /// Path of the environment of a lock, named after the hash of the lock and the installed Python.
 fn environment_folder(home: &Home, hash: &str, python: &Python) -> PathBuf {
-    let platform = format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH);
-    let identity = serde_json::json!([python.version, python.path, platform]);
+    let identity = serde_json::json!([python.version, python.path, wheel::platform()]);
     let python_hash = hex::encode(&Sha256::digest(identity.to_string().as_bytes())[..4]);
     home.environments().join(format!("{}{python_hash}", lock_prefix(hash)))
 }
@@ -263,7 +264,8 @@ fn begin_build(home: &Home) -> Result<FileLock, EnvironmentError> {
     for entry in std::fs::read_dir(home.environments()).map_err(unwritable(&home.environments()))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(suffix) = name.strip_prefix(STAGING) else { continue };
-        let is_builder_alive = suffix.split('-').next().is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        let is_builder_alive =
+            suffix.split('-').next().and_then(|pid| pid.parse().ok()).is_some_and(process::is_pid_alive);
         if !is_builder_alive {
             // A failure is ignored, because the folder only takes disk space: a task may have changed the permissions
             // of an environment in it.

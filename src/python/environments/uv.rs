@@ -25,10 +25,11 @@ use std::time::Duration;
 const VERSION: &str = "0.13.9";
 /// Oldest minor version that is used, except as `LEOFLOW_UV`; older versions write other output and locks.
 const OLDEST: [u32; 2] = [0, 9];
-/// Architecture, platform tag and sha256 of each wheel of `VERSION`.
+/// Platform, platform tag and sha256 of each wheel of `VERSION`.
 const WHEELS: &[(&str, &str, &str)] = &[
-    ("x86_64", "manylinux_2_17_x86_64", "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19"),
-    ("aarch64", "manylinux_2_28_aarch64", "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375"),
+    ("linux-x86_64", "manylinux_2_17_x86_64", "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19"),
+    ("linux-aarch64", "manylinux_2_28_aarch64", "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375"),
+    ("macos-aarch64", "macosx_11_0_arm64", "66c512266d633bef48384a1f53003f41f2a8e7b36fe6e7fbfd3e0fd52d96fa63"),
 ];
 /// Time limit for downloading 17 MB over a slow line.
 const DOWNLOAD_LIMIT: Duration = Duration::from_secs(300);
@@ -119,27 +120,29 @@ pub fn ensure(home: &Home, reporter: &dyn Reporter) -> Result<Uv, UvError> {
 /// Installs uv from its wheel below `staging`; returns the complete folder there.
 fn install_wheel(staging: &Path) -> Result<PathBuf, WheelError> {
     let tree = staging.join("tree");
-    let program = unpack_program(std::env::consts::ARCH, bundled_wheel(), staging)?;
+    let program = unpack_program(&wheel::platform(), bundled_wheel(), staging)?;
     let install = || std::fs::create_dir(&tree).and_then(|()| std::fs::rename(&program, tree.join("uv")));
     install().map_err(io(tree.display()))?;
     if is_new_enough(&tree.join("uv")) { Ok(tree) } else { Err(WheelError::UnusableUv) }
 }
 
-/// Downloads the pinned uv for a processor, `x86_64` or `aarch64`, below `staging`; returns its path.
-pub fn download_program(architecture: &'static str, staging: &Path) -> Result<PathBuf, WheelError> {
-    unpack_program(architecture, None, staging)
+/// Downloads the pinned uv for a platform, such as `linux-x86_64`, below `staging`; returns its path.
+pub fn download_program(platform: &str, staging: &Path) -> Result<PathBuf, WheelError> {
+    unpack_program(platform, None, staging)
 }
 
 /// Unpacks uv from this wheel, or from one that it downloads; returns its path below `staging`.
-fn unpack_program(architecture: &'static str, file: Option<PathBuf>, staging: &Path) -> Result<PathBuf, WheelError> {
-    let (_, platform, hash) =
-        WHEELS.iter().find(|(name, _, _)| *name == architecture).ok_or(WheelError::Architecture(architecture))?;
+fn unpack_program(platform: &str, file: Option<PathBuf>, staging: &Path) -> Result<PathBuf, WheelError> {
+    let (_, tag, hash) = WHEELS
+        .iter()
+        .find(|(name, _, _)| *name == platform)
+        .ok_or_else(|| WheelError::Platform(platform.to_owned()))?;
     let file = match file {
         Some(file) => file,
         None => {
             let downloads = staging.join("download");
             let package = format!("uv=={VERSION}");
-            wheels::download(&[&package], &[platform], &downloads, DOWNLOAD_LIMIT)?;
+            wheels::download(&[&package], &[tag], &downloads, DOWNLOAD_LIMIT)?;
             wheel_in(&downloads)?
         }
     };

@@ -6,10 +6,9 @@ pub(super) mod retry;
 use super::interpreter::{Interpreter, Job};
 use leoflow_base::sys::net::listener;
 use leoflow_base::sys::net::seqpacket::SeqPacket;
-use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::reaper;
 use leoflow_base::sys::process::spawn::Spawn;
-use leoflow_base::sys::process::{self, ProcessId, Signal};
+use leoflow_base::sys::process::{self, ProcessId, Signal, exit};
 use leoflow_base::sys::transient::is_transient;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -317,9 +316,7 @@ impl Drop for Zygote {
         process.signal(Signal::Kill);
         // A killed process stays a zombie until it is reaped.
         tokio::task::spawn_local(async move {
-            if let Ok(Some(ended)) = PidFd::open(&process) {
-                let _ = ended.ended().await;
-            }
+            exit::wait_gone(&process).await;
             reaper::ended_child(process.pid);
         });
     }

@@ -2,6 +2,7 @@
 
 use leoflow_base::sys::fs::mounts;
 use leoflow_base::sys::fs::watch::{FolderWatches, WatchId};
+use leoflow_base::sys::is_portable;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ const DEBOUNCE: Duration = Duration::from_millis(25);
 const MAX_DEBOUNCE: Duration = Duration::from_millis(200);
 /// Scan interval where changes cannot be watched.
 const POLL: Duration = Duration::from_secs(3);
-/// Scan interval on a mount of another machine, or of the host of a virtual machine or container: changes there
-/// are not notified.
-const SHARED_POLL: Duration = Duration::from_millis(800);
+/// Scan interval where no change is notified: on macOS, and on a mount of another machine, or of the host of a virtual
+/// machine or container.
+const UNNOTIFIED_POLL: Duration = Duration::from_millis(800);
 
 /// Reports changes in the watched folders.
 pub struct Changes {
@@ -32,18 +33,22 @@ pub struct Folders {
     watched: HashMap<PathBuf, WatchId>,
     /// True when there are folders and every one is watched.
     complete: bool,
-    /// True when a folder is on a mount whose changes elsewhere are not notified.
-    shared: bool,
+    /// True where the system notifies of no changes, and when a folder is on a mount whose changes elsewhere are not
+    /// notified.
+    unnotified: bool,
 }
 
 /// Creates a watcher, which watches no folders yet.
 pub fn watch() -> (Folders, Changes) {
     let watches = FolderWatches::new().map(Arc::new);
-    if let Err(error) = &watches {
+    if let Some(error) = watches.as_ref().err().filter(|_| !is_portable()) {
         warn!("cannot watch the workspace: {error}; scanning every {} s", POLL.as_secs());
     }
     let watches = watches.ok();
-    (Folders { watches: watches.clone(), ..Folders::none() }, Changes { watches, changed: false })
+    (
+        Folders { watches: watches.clone(), unnotified: is_portable(), ..Folders::none() },
+        Changes { watches, changed: false },
+    )
 }
 
 /// Whether every change in the workspace is notified.
@@ -57,12 +62,12 @@ pub enum Coverage {
 impl Folders {
     /// Watches nothing; the caller scans periodically.
     pub fn none() -> Self {
-        Self { watches: None, watched: HashMap::new(), complete: false, shared: false }
+        Self { watches: None, watched: HashMap::new(), complete: false, unnotified: false }
     }
 
     pub fn coverage(&self) -> Coverage {
-        match (self.complete, self.shared) {
-            (_, true) => Coverage::Partial(SHARED_POLL),
+        match (self.complete, self.unnotified) {
+            (_, true) => Coverage::Partial(UNNOTIFIED_POLL),
             (true, false) => Coverage::Complete,
             (false, false) => Coverage::Partial(POLL),
         }
@@ -71,7 +76,7 @@ impl Folders {
     /// Watches exactly these folders. Returns `true` when a folder is new: changes since it was scanned were not
     /// notified, so it must be scanned again.
     pub fn set(&mut self, folders: &[PathBuf]) -> bool {
-        self.shared = folders.iter().any(|folder| mounts::is_shared(folder));
+        self.unnotified = is_portable() || folders.iter().any(|folder| mounts::is_shared(folder));
         let Some(watches) = &self.watches else { return false };
         let targets: HashSet<&PathBuf> = folders.iter().collect();
         self.watched.extract_if(|old, _| !targets.contains(old)).for_each(|(_, id)| watches.remove(id));

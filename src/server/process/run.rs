@@ -15,7 +15,7 @@ use leoflow_base::auth::cipher::{Cipher, CipherError};
 use leoflow_base::config::{self, ConfigError, Loaded, running_settings};
 use leoflow_base::home::Home;
 use leoflow_base::protocol::child::{Inheritance, Notifier, send_heartbeats};
-use leoflow_base::sys::process::memory;
+use leoflow_base::sys::process::{self, memory};
 use leoflow_engine::store::StoreError;
 use leoflow_engine::store::secret::encryption_key;
 use leoflow_postgres::credentials::CredentialsError;
@@ -71,7 +71,8 @@ pub async fn run(
     version: &'static str,
 ) -> Result<(), ServerError> {
     memory::return_large_blocks();
-    let shutdown = inheritance.until_shutdown()?;
+    let until_shutdown = inheritance.until_shutdown()?;
+    let shutdown = async { _ = until_shutdown.await };
     let hangups = settings_reload::hangups()?;
     tokio::pin!(shutdown);
     let notifier = inheritance.notifier();
@@ -97,6 +98,7 @@ pub async fn run(
     let server = Server { state, listeners, notifier, settings, endpoint, application };
     let served = server.serve(effective_home, shutdown).await;
     reloading.abort();
+    process::kill_dependent_children();
     served
 }
 

@@ -2,7 +2,7 @@
 //! `leoflow-keeper`, which starts the tasks and records how they ended.
 
 use crate::support::processes::{self, is_alive, signal};
-use crate::support::{TestHome, states, task, wait_until};
+use crate::support::{TestHome, WAITING_DAG, states, task, wait_until};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -207,6 +207,27 @@ fn a_killed_keeper_ends_its_task_and_fails_the_try() {
     let run = test.wait_run("counted", &run_id);
     assert_eq!((run["state"].as_str(), task(&run, "w0")["try_number"].as_i64()), (Some("success"), Some(2)));
     assert_eq!(lines(&test, "done"), ["done 0 2"]);
+}
+
+#[test]
+fn the_end_of_a_try_leaves_the_same_try_of_another_instance_running() {
+    let tests = [TestHome::started(), TestHome::started()];
+    for test in &tests {
+        test.add_dag("patient", WAITING_DAG);
+        test.run(&["dags", "trigger", "patient", "--run-id", "r"]).expect(0);
+        wait_until("the task", Duration::from_secs(30), || test.workspace().join("ran").exists());
+    }
+    let [ended, other] = &tests;
+    signal(keeper(ended), "KILL");
+    assert_eq!(ended.wait_run("patient", "r")["state"], "failed");
+    let again = TestHome::started();
+    again.add_dag("patient", WAITING_DAG);
+    std::fs::write(again.workspace().join("go"), "").unwrap();
+    again.run(&["dags", "trigger", "patient", "--run-id", "r"]).expect(0);
+    assert_eq!(again.wait_run("patient", "r")["state"], "success");
+    std::fs::write(other.workspace().join("go"), "").unwrap();
+    assert_eq!(other.wait_run("patient", "r")["state"], "success");
+    assert_eq!(std::fs::read_to_string(other.workspace().join("ran")).unwrap(), "x");
 }
 
 #[test]

@@ -256,6 +256,7 @@ fn restricted_calls_stay_in_their_modules() {
         let is_log = logs.iter().any(|log| path.ends_with(log));
         forbid("unsafe {", is_sys);
         forbid("unsafe fn", is_sys);
+        forbid("target_os", is_sys);
         forbid("std::env::var", is_sys);
         forbid("env::vars", path.ends_with("sys/env_vars.rs"));
         // These functions panic if the system cannot start a thread.

@@ -21,6 +21,10 @@ impl Connection {
         if !endpoint.socket_folder.join(".s.PGSQL.5432").exists() {
             return None;
         }
+        // Where a killed command leaves its datastore running, only a command brings the home into order first.
+        if leoflow::sys::is_portable() && leoflow::protocol::control::status_of(&home).is_none() {
+            return None;
+        }
         let credentials = Credentials::load(&home).ok()??;
         let login = &credentials.application;
         let config = endpoint.config(&login.role, &login.password, &login.database);

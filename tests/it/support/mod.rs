@@ -238,6 +238,8 @@ impl TestHome {
             // Few tests run a task within seconds of the start; for the others a warm Python would be prepared in vain.
             .env("LEOFLOW_PREPARE_DELAY", "3600")
             .env("TMPDIR", self.folder().join("tmp"))
+            // Selects the half of the system calls that macOS has too.
+            .envs(std::env::var_os("LEOFLOW_PORTABLE").map(|value| ("LEOFLOW_PORTABLE", value)))
             .envs(self.limits.iter().copied())
             .arg("--home")
             .arg(&self.home)

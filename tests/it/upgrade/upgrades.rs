@@ -105,11 +105,17 @@ fn a_release_failing_in_the_switch_is_undone_without_loss() {
 #[test]
 fn a_release_failing_after_the_switch_is_undone_keeping_writes() {
     let faults = [("live-server", "dies-when-open"), ("live-agent", "exits")];
-    let (test, session, run) = populated(&releases(&[FIRST]));
+    let (mut test, session, run) = populated(&releases(&[FIRST]));
     for fault in faults {
         let all = releases(&[FIRST, Release { version: "0.3.0", migration: Migration::AddsTable, fault: Some(fault) }]);
         let load = Load::start(test.port, &session.token);
+        let installed = test.program.clone();
+        if fault.0 == "live-agent" {
+            // As install.sh does: the new release upgrades.
+            test.program = all.program("0.3.0");
+        }
         let done = upgrade(&test, &all, &[]).expect(1);
+        test.program = installed;
         let sent = load.sent();
         wait_until("more requests", Duration::from_secs(10), || load.sent() > sent + 20);
         let mut load_result = load.end();
@@ -121,6 +127,9 @@ fn a_release_failing_after_the_switch_is_undone_keeping_writes() {
         let status = test.status();
         assert_eq!((&status["version"], &status["state"]), (&json!("0.1.0"), &json!("healthy")), "{fault:?}");
         assert_eq!(status["schema_version"], newest());
+        let program_of = |role: &str| fs::read_link(format!("/proc/{}/exe", test.pid(role))).unwrap();
+        let supervisors = program_of("supervisor");
+        assert!([program_of("server"), program_of("agent")].iter().all(|program| *program == supervisors), "{fault:?}");
         assert!(load_result.failed.is_empty(), "{fault:?}: {:?}", load_result.failed.first());
         load_result.assert_kept(&test);
         assert_eq!(test.sql("SELECT count(*) FROM variable WHERE key LIKE 'leoflow_smoke%'"), "0");

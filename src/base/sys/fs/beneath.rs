@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 
 /// An open folder.
@@ -37,7 +38,6 @@ pub struct Entry {
     pub modified: i64,
     /// True when only its owner has permissions.
     pub is_private: bool,
-    pub device: u64,
 }
 
 const FOLDER_FLAGS: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
@@ -96,7 +96,6 @@ impl Folder {
             uid: stat.st_uid,
             modified: stat.st_mtime,
             is_private: stat.st_mode & 0o077 == 0,
-            device: stat.st_dev,
         })
     }
 
@@ -117,7 +116,7 @@ impl Folder {
 
     /// The folder's permission bits.
     pub fn mode(&self) -> io::Result<u32> {
-        Ok(nix::sys::stat::fstat(&self.0)?.st_mode & 0o777)
+        Ok(File::from(self.0.try_clone()?).metadata()?.mode() & 0o777)
     }
 
     /// True when an entry of any kind has this name.

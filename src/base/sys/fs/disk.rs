@@ -1,6 +1,6 @@
 //! File systems and their free space.
 
-use nix::sys::statvfs::{FsFlags, Statvfs, statvfs};
+use nix::sys::statvfs::{Statvfs, statvfs};
 use std::io;
 use std::path::Path;
 
@@ -21,7 +21,12 @@ pub const LOW_SPACE: u64 = 1024 * 1024 * 1024;
 /// existing parent.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     let stat = file_system(path)?;
-    Ok(stat.blocks_available() * stat.fragment_size())
+    Ok(bytes_of(stat.blocks_available(), &stat))
+}
+
+/// The size of blocks, whose number has another type on each system.
+fn bytes_of(blocks: impl Into<u64>, stat: &Statvfs) -> u64 {
+    blocks.into() * stat.fragment_size()
 }
 
 fn file_system(path: &Path) -> io::Result<Statvfs> {
@@ -40,14 +45,20 @@ fn file_system(path: &Path) -> io::Result<Statvfs> {
 }
 
 /// Removes the content of a file that was flushed from the system's memory, so that the next reader gets it from the disk.
+/// Does nothing where the system has no such call.
 pub fn forget_cached(path: &Path) -> io::Result<()> {
-    use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
     let file = std::fs::File::open(path)?;
-    match posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED) {
-        // Not every file system takes the advice.
-        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP) => Ok(()),
-        Err(error) => Err(error.into()),
+    #[cfg(target_os = "linux")]
+    {
+        use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+        match posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED) {
+            // Not every file system takes the advice.
+            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOSYS | nix::Error::EOPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    drop(file);
+    Ok(())
 }
 
 /// What a file system lacks after a write failed for lack of space.
@@ -102,12 +113,12 @@ pub fn human_size(bytes: u64) -> String {
 /// size.
 const FULL: u64 = 16 * 1024 * 1024;
 /// With fewer free inodes than this, a file system takes no more files: a failed program may have closed some.
-const FEW_FILES: u64 = 16;
+const FEW_FILES: nix::libc::fsfilcnt_t = 16;
 
 /// Finds out what the file system of `path` lacks.
 pub fn shortage(path: &Path) -> io::Result<Shortage> {
     let stat = file_system(path)?;
-    let free = stat.blocks_available() * stat.fragment_size();
+    let free = bytes_of(stat.blocks_available(), &stat);
     // Without a limit of files, as in btrfs, both numbers are 0.
     Ok(if stat.files() > 0 && stat.files_available() < FEW_FILES {
         Shortage::Files
@@ -120,16 +131,37 @@ pub fn shortage(path: &Path) -> io::Result<Shortage> {
 
 /// True if the file system of `path` is mounted so that its programs cannot be run.
 pub fn forbids_programs(path: &Path) -> bool {
-    file_system(path).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_NOEXEC))
+    #[cfg(target_os = "linux")]
+    let forbids = file_system(path).is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC));
+    #[cfg(not(target_os = "linux"))]
+    let forbids =
+        nix::sys::statfs::statfs(path).is_ok_and(|stat| stat.flags().contains(nix::mount::MntFlags::MNT_NOEXEC));
+    forbids
+}
+
+/// True where a call flushes a whole file system, syncfs(2).
+pub fn has_syncfs() -> bool {
+    cfg!(target_os = "linux") && !crate::sys::is_portable()
+}
+
+/// True where fsync(2) leaves data in the drive's cache, which loses it without power: the manual of macOS names
+/// `F_FULLFSYNC` instead, which the standard library and `files` use.
+pub fn flush_stops_at_drive() -> bool {
+    cfg!(target_os = "macos")
 }
 
 /// True where programs can use POSIX shared memory, which Linux keeps in /dev/shm: containers have 64 MB of it, other
 /// programs fill it, and some sandboxes forbid it.
 pub fn has_shared_memory() -> bool {
-    !cfg!(target_os = "linux") || has_space_for_shared_memory(Path::new("/dev/shm"))
+    #[cfg(target_os = "linux")]
+    let has_space = has_space_for_shared_memory(Path::new("/dev/shm"));
+    #[cfg(not(target_os = "linux"))]
+    let has_space = true;
+    has_space
 }
 
 /// Reserves one MiB, and releases it.
+#[cfg(target_os = "linux")]
 fn has_space_for_shared_memory(folder: &Path) -> bool {
     use nix::fcntl::{FallocateFlags, OFlag, fallocate};
     use std::os::unix::fs::OpenOptionsExt;

@@ -2,6 +2,8 @@
 
 use super::folders::name_dangling_link;
 use super::permissions;
+use crate::sys::env_vars;
+use crate::sys::is_portable;
 use serde::de::DeserializeOwned;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -56,7 +58,7 @@ pub fn temporary_neighbour(path: &Path) -> PathBuf {
 
 fn neighbour_named(path: &Path, suffix: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Keeps the whole name within 255 bytes, the limit of Linux.
+    // Keeps the whole name within 255 bytes, the limit of Linux and macOS.
     let length = name.floor_char_boundary(LONGEST_NAME);
     path.with_file_name(format!(".{}.tmp-{suffix}", &name[..length]))
 }
@@ -91,7 +93,7 @@ pub(crate) fn remove_temporary_neighbours(folder: &Path) -> io::Result<()> {
 fn write_synced(mut file: File, bytes: &[u8], mode: u32) -> io::Result<()> {
     permissions::set_where_supported(&file, mode)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    sync(&file)
 }
 
 /// Renames and makes the rename durable. Both paths must be on one file system.
@@ -102,16 +104,33 @@ pub fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Renames without replacing: fails with `AlreadyExists` if the target exists.
 pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
-        Ok(()) => Ok(()),
-        // This file system does not support RENAME_NOREPLACE.
-        Err(nix::Error::EINVAL | nix::Error::ENOSYS) => match fs::symlink_metadata(to) {
+    match rename_exclusively(from, to) {
+        // This file system cannot do it in one step.
+        Err(nix::Error::EINVAL | nix::Error::ENOSYS | nix::Error::ENOTSUP) => match fs::symlink_metadata(to) {
             Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
             Err(_) => fs::rename(from, to),
         },
-        Err(error) => Err(error.into()),
+        result => Ok(result?),
     }
+}
+
+#[cfg(target_os = "linux")]
+fn rename_exclusively(from: &Path, to: &Path) -> nix::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    if is_portable() {
+        return Err(nix::Error::ENOSYS);
+    }
+    renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn rename_exclusively(from: &Path, to: &Path) -> nix::Result<()> {
+    use nix::NixPath;
+    // SAFETY: both paths are C strings, which live as long as the call.
+    let result = from.with_nix_path(|from| {
+        to.with_nix_path(|to| unsafe { nix::libc::renamex_np(from.as_ptr(), to.as_ptr(), nix::libc::RENAME_EXCL) })
+    })??;
+    nix::errno::Errno::result(result).map(drop)
 }
 
 /// Fsyncs the folder that contains `path`, which makes a new name there durable. Some network file systems (CIFS, 9p)
@@ -120,7 +139,7 @@ pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
 pub fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent });
     let Some(parent) = parent else { return Ok(()) };
-    match File::open(parent).and_then(|folder| folder.sync_all()) {
+    match File::open(parent).and_then(|folder| sync(&folder)) {
         Err(error) if has_no_folder_sync(&error) => Ok(()),
         other => other,
     }
@@ -131,9 +150,50 @@ fn has_no_folder_sync(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(nix::libc::EBADF)
 }
 
-/// Flushes the file system of `path` in one call: cheaper than an fsync per file after unpacking thousands.
+/// Flushes a file or a folder with everything in it: on Linux by flushing its file system, which is cheaper than an fsync
+/// per file after unpacking thousands.
 pub fn sync_file_system(path: &Path) -> io::Result<()> {
-    nix::unistd::syncfs(File::open(path)?).map_err(io::Error::from)
+    #[cfg(target_os = "linux")]
+    if !is_portable() {
+        return Ok(nix::unistd::syncfs(File::open(path)?)?);
+    }
+    sync_each(path, fs::metadata(path)?.file_type())?;
+    // On macOS, only this call reaches the disk itself: it flushes the disk's cache.
+    sync(&File::open(path)?)
+}
+
+/// Passes a file, or each file and folder in a folder, to the disk. Other processes may remove files meanwhile, and files
+/// that this user may not read are not ours.
+fn sync_each(path: &Path, kind: fs::FileType) -> io::Result<()> {
+    if kind.is_dir() {
+        for entry in fs::read_dir(path)? {
+            let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+            match sync_each(&path, kind) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
+                result => result?,
+            }
+        }
+    } else if !kind.is_file() {
+        return Ok(());
+    }
+    match File::open(path).and_then(|file| Ok(nix::unistd::fsync(file)?)) {
+        Err(error) if kind.is_dir() && has_no_folder_sync(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// Flushes a file to the disk itself. On macOS, network and foreign file systems (SMB, WebDAV, NTFS) can only do fsync(2).
+pub fn sync(file: &File) -> io::Result<()> {
+    match file.sync_all() {
+        Err(error) if is_portable() && has_no_full_sync(&error) => Ok(nix::unistd::fsync(file)?),
+        result => result,
+    }
+}
+
+/// The errors of F_FULLFSYNC, fcntl(2), where a file system does not have it.
+fn has_no_full_sync(error: &io::Error) -> bool {
+    let errors = [nix::libc::ENOTSUP, nix::libc::EOPNOTSUPP, nix::libc::EINVAL, nix::libc::ENOTTY];
+    error.raw_os_error().is_some_and(|number| errors.contains(&number))
 }
 
 /// Creates a folder atomically: `fill` builds it in a staging folder beside `target` and returns its path there. A
@@ -285,10 +345,18 @@ pub fn read_regular(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Creates an unnamed file in memory, which is removed with its last descriptor.
+/// Creates an unnamed file in memory, or among the temporary files where the system has none in memory. It is removed with
+/// its last descriptor.
 pub fn in_memory(name: &str) -> io::Result<File> {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    memfd_create(name, MFdFlags::MFD_CLOEXEC).map(File::from).map_err(io::Error::from)
+    #[cfg(target_os = "linux")]
+    if !is_portable() {
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+        return Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into());
+    }
+    let (_, path) = create_neighbour(&env_vars::temporary_folder().join(name), 0o600)?;
+    let file = OpenOptions::new().read(true).write(true).open(&path);
+    fs::remove_file(path)?;
+    file
 }
 
 /// The permission bits of `path`; follows links.

@@ -1,9 +1,7 @@
 //! Folders that may be behind a link. What cannot be reached is not the same as what does not exist.
 
-use nix::libc;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// A link whose target does not exist, for example because its disk is not mounted.
@@ -40,9 +38,12 @@ pub fn create_all(folder: &Path) -> io::Result<()> {
 }
 
 /// Makes ext4 create the subfolders of a folder in different parts of the disk, like `chattr +T`; fails on other file
-/// systems. ext4 creates the files of a folder in its part of the disk, and examines each inode there that was deleted in
+/// systems and on other systems than Linux. ext4 creates the files of a folder in its part of the disk, and examines each inode there that was deleted in
 /// the last minutes whenever it creates one.
+#[cfg(target_os = "linux")]
 pub fn scatter_subfolders(folder: &Path) -> io::Result<()> {
+    use nix::libc;
+    use std::os::fd::AsRawFd;
     // EXT4_TOPDIR_FL of linux/fs/ext4/ext4.h, also known as FS_TOPDIR_FL.
     const TOP_OF_HIERARCHY: libc::c_int = 0x0002_0000;
     let folder = fs::File::open(folder)?;
@@ -58,6 +59,12 @@ pub fn scatter_subfolders(folder: &Path) -> io::Result<()> {
         }
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Other systems have no such setting.
+#[cfg(not(target_os = "linux"))]
+pub fn scatter_subfolders(_folder: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]

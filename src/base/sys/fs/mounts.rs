@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Lists the mount points at or below `path`, which must be absolute and without links.
-/// Source: proc_pid_mountinfo(5), fifth field; spaces and backslashes are escaped as `\040` and the like.
+/// Source on Linux: proc_pid_mountinfo(5), fifth field; spaces and backslashes are escaped as `\040` and the like.
 pub fn at_or_below(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(all()?.into_iter().filter(|point| point.starts_with(path)).collect())
 }
@@ -30,6 +30,7 @@ pub fn containing(path: &Path) -> io::Result<PathBuf> {
 
 /// File systems of other machines, and of the host of a virtual machine: changes that are made there are not notified
 /// here. Source: `linux/magic.h`, and statfs(2).
+#[cfg(target_os = "linux")]
 const SHARED: [i64; 8] = [
     0x6573_5546, // FUSE and virtiofs
     0x0102_1997, // 9P
@@ -43,16 +44,47 @@ const SHARED: [i64; 8] = [
 
 /// True if others may change files in a folder without a notification here.
 pub fn is_shared(folder: &Path) -> bool {
-    nix::sys::statfs::statfs(folder).is_ok_and(|stat| SHARED.contains(&stat.filesystem_type().0))
+    nix::sys::statfs::statfs(folder).is_ok_and(|stat| is_shared_file_system(&stat))
 }
 
+#[cfg(target_os = "linux")]
+fn is_shared_file_system(stat: &nix::sys::statfs::Statfs) -> bool {
+    SHARED.contains(&stat.filesystem_type().0)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_shared_file_system(stat: &nix::sys::statfs::Statfs) -> bool {
+    !stat.flags().contains(nix::mount::MntFlags::MNT_LOCAL)
+}
+
+#[cfg(target_os = "linux")]
 fn all() -> io::Result<Vec<PathBuf>> {
     let text = std::fs::read("/proc/self/mountinfo")?;
     let points = text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     Ok(points.map(|escaped| PathBuf::from(unescape(escaped))).collect())
 }
 
+/// Asks getfsstat(2).
+#[cfg(not(target_os = "linux"))]
+fn all() -> io::Result<Vec<PathBuf>> {
+    use nix::libc;
+    // SAFETY: without a buffer it returns the number of file systems.
+    let count = unsafe { libc::getfsstat(std::ptr::null_mut(), 0, libc::MNT_NOWAIT) };
+    // SAFETY: the structure is numbers and bytes.
+    let mut found = vec![unsafe { std::mem::zeroed::<libc::statfs>() }; usize::try_from(count).unwrap_or(0)];
+    let size = libc::c_int::try_from(size_of_val(found.as_slice())).unwrap_or(0);
+    // SAFETY: the buffer has the given size.
+    let count = unsafe { libc::getfsstat(found.as_mut_ptr(), size, libc::MNT_NOWAIT) };
+    let count = usize::try_from(nix::errno::Errno::result(count)?).unwrap_or(0);
+    let point = |stat: &libc::statfs| {
+        let bytes = stat.f_mntonname.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0);
+        PathBuf::from(OsString::from_vec(bytes.collect()))
+    };
+    Ok(found.iter().take(count).map(point).collect())
+}
+
 /// Decodes escapes such as `\040`.
+#[cfg(target_os = "linux")]
 fn unescape(escaped: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(escaped.len());
     let mut remaining = escaped;

@@ -1,91 +1,64 @@
-//! Waits for changes in folders, without their subfolders (inotify).
+//! Waits for changes in folders, without their subfolders.
+
+#[cfg_attr(target_os = "linux", path = "inotify.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "no_notifications.rs")]
+mod notifications;
 
 use crate::sys::poll::wait_readable;
-use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
+use notifications::Notifications;
+pub use notifications::WatchId;
 use std::future::pending;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Files that are written, created, renamed, removed or get other permissions, and the folder itself.
-const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
-    .union(AddWatchFlags::IN_CLOSE_WRITE)
-    .union(AddWatchFlags::IN_CREATE)
-    .union(AddWatchFlags::IN_DELETE)
-    .union(AddWatchFlags::IN_MOVED_FROM)
-    .union(AddWatchFlags::IN_MOVED_TO)
-    .union(AddWatchFlags::IN_ATTRIB)
-    .union(AddWatchFlags::IN_DELETE_SELF)
-    .union(AddWatchFlags::IN_MOVE_SELF);
-
-fn start() -> io::Result<Inotify> {
-    Ok(Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?)
-}
-
-/// Watches one folder. Where inotify is not available, it polls: other programs of the user can use up the instances
-/// and watches that the kernel allows.
-pub struct FolderWatch(Option<Inotify>);
+/// Watches one folder. Where changes are not notified, it polls: macOS, and on Linux if other programs of the user have
+/// used up the instances and watches that the kernel allows.
+pub struct FolderWatch(Option<Notifications>);
 
 /// Interval of polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 impl FolderWatch {
     pub fn new(folder: &Path) -> Self {
-        Self(start().ok().filter(|inotify| inotify.add_watch(folder, CHANGES).is_ok()))
+        Self(Notifications::start().ok().filter(|notifications| notifications.add(folder).is_ok()))
     }
 
     /// Blocks until something has changed, the next poll is due, or the time limit is reached.
     pub fn wait(&self, limit: Duration) -> io::Result<()> {
-        let Some(inotify) = &self.0 else {
+        let Some(notifications) = &self.0 else {
             std::thread::sleep(limit.min(POLL_INTERVAL));
             return Ok(());
         };
-        wait_readable([Some(inotify.as_fd())], Some(limit))?;
-        match inotify.read_events() {
-            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
-            Err(error) => Err(error.into()),
+        wait_readable([Some(notifications.as_fd())], Some(limit))?;
+        match notifications.take() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(()),
         }
     }
 }
 
-/// A folder as it is watched. A folder that took the place of another has another id.
-pub type WatchId = WatchDescriptor;
-
 /// Watches any number of folders.
-pub struct FolderWatches(AsyncFd<Instance>);
-
-struct Instance(Inotify);
-
-impl AsRawFd for Instance {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
+pub struct FolderWatches(AsyncFd<Notifications>);
 
 impl FolderWatches {
-    /// Watches no folder yet. Must be called in a runtime.
+    /// Watches no folder yet. Must be called in a runtime. `Unsupported` where folders are always polled.
     pub fn new() -> io::Result<Self> {
-        let instance = Instance(start()?);
-        // SAFETY: the instance keeps its descriptor open until it is dropped, and the AsyncFd owns it.
-        Ok(Self(unsafe { AsyncFd::register_with_interest(instance, Interest::READABLE) }?))
+        let notifications = Notifications::start()?;
+        // SAFETY: the value keeps its descriptor open until it is dropped, and the AsyncFd owns it.
+        Ok(Self(unsafe { AsyncFd::register_with_interest(notifications, Interest::READABLE) }?))
     }
 
     /// Watches a folder; the id is the same as before if it is watched already.
     pub fn add(&self, folder: &Path) -> io::Result<WatchId> {
-        self.0.get_ref().0.add_watch(folder, CHANGES).map_err(|error| match error {
-            // The kernel's error would say that the disk is full.
-            Errno::ENOSPC => io::Error::other("the limit of watches is reached (fs.inotify.max_user_watches)"),
-            error => error.into(),
-        })
+        self.0.get_ref().add(folder)
     }
 
     pub fn remove(&self, id: WatchId) {
-        // Usually fails because the folder is gone.
-        let _ = self.0.get_ref().0.rm_watch(id);
+        self.0.get_ref().remove(id);
     }
 
     /// Waits for a change. Cancel-safe.
@@ -93,8 +66,8 @@ impl FolderWatches {
         loop {
             // Fails only while the runtime shuts down.
             let Ok(mut ready) = self.0.readable().await else { return pending().await };
-            match ready.try_io(|instance| Ok(instance.get_ref().0.read_events()?)) {
-                Ok(Ok(events)) if !events.iter().any(is_change) => {}
+            match ready.try_io(|notifications| notifications.get_ref().take()) {
+                Ok(Ok(false)) => {}
                 Ok(_) => return,
                 Err(_) => {}
             }
@@ -102,14 +75,10 @@ impl FolderWatches {
     }
 }
 
-/// False for the end of a watch, which `remove` causes; the removal of a folder has an event of its own.
-fn is_change(event: &InotifyEvent) -> bool {
-    event.mask != AddWatchFlags::IN_IGNORED
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::is_portable;
     use std::time::Instant;
 
     #[test]
@@ -126,6 +95,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "a").unwrap();
+        if is_portable() {
+            assert!(FolderWatches::new().is_err_and(|error| error.kind() == io::ErrorKind::Unsupported));
+            return;
+        }
         let watches = FolderWatches::new().unwrap();
         let id = watches.add(folder.path()).unwrap();
         assert_eq!(watches.add(folder.path()).unwrap(), id);

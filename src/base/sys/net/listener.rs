@@ -1,48 +1,57 @@
 //! Creates pipes and listeners as plain descriptors.
 
+use crate::sys::is_portable;
 use nix::fcntl::OFlag;
-use nix::libc;
+use socket2::{Domain, Socket, Type};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
+#[cfg(target_os = "linux")]
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// Time limit of a connection to this machine.
+const CONNECT_LIMIT: Duration = Duration::from_millis(200);
 
 /// Listens on an address and port. The kernel queues up to 4,096 connections, or as many as net.core.somaxconn allows,
 /// so that a server can be replaced, or pause for seconds, without refusing one.
 pub fn bind_at(host: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
-    use nix::sys::socket::{
-        AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
-    };
+    // macOS binds one address of a port that another process serves on all addresses.
+    if is_portable() && port != 0 && host.is_loopback() && is_served(host, port) {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    listener.set_nonblocking(true)?;
+    listener.set_reuse_address(true)?;
+    listener.bind(&SocketAddrV4::new(host, port).into())?;
+    listener.listen(4096)?;
+    Ok(listener.into())
+}
 
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let descriptor = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
-    setsockopt(&descriptor, sockopt::ReuseAddr, &true)?;
-    let address = std::net::SocketAddrV4::new(host, port);
-    bind(descriptor.as_raw_fd(), &SockaddrIn::from(address))?;
-    listen(&descriptor, Backlog::new(4096).unwrap_or(Backlog::MAXCONN))?;
-    Ok(TcpListener::from(descriptor))
+fn is_served(host: Ipv4Addr, port: u16) -> bool {
+    TcpStream::connect_timeout(&(host, port).into(), CONNECT_LIMIT).is_ok()
 }
 
 /// Makes the kernel keep each connection to itself until the client has sent something, for about `seconds`. A client
-/// that is slow to send its first request meanwhile gets the next server if the present one is replaced.
+/// that is slow to send its first request meanwhile gets the next server if the present one is replaced. Only on Linux.
 pub fn defer_accept(listener: &TcpListener, seconds: u32) -> io::Result<()> {
-    let value = std::ptr::from_ref(&seconds).cast();
-    // SAFETY: `value` points to a u32, which lives as long as the call, and the length is its size.
-    let result = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            value,
-            size_of::<u32>() as u32,
-        )
-    };
-    nix::errno::Errno::result(result)?;
+    #[cfg(target_os = "linux")]
+    {
+        use nix::libc;
+        let value = std::ptr::from_ref(&seconds).cast();
+        let length = size_of::<u32>() as u32;
+        // SAFETY: `value` points to a u32, which lives as long as the call, and the length is its size.
+        let result =
+            unsafe { libc::setsockopt(listener.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, value, length) };
+        nix::errno::Errno::result(result)?;
+    }
+    let _ = (listener, seconds);
     Ok(())
 }
 
 /// Creates a pipe: `(read end, write end)`, both closed at exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from)
+    std::io::pipe().map(|(reader, writer)| (reader.into(), writer.into()))
 }
 
 /// Like [`pipe`], with a read end for the event loop.

@@ -1,28 +1,27 @@
-//! sd_notify(3) datagrams, sending and receiving. The socket is in a private folder; the kernel, not the datagram,
-//! names the sender.
+//! sd_notify(3) datagrams, sending and receiving. The socket is in a private folder. On Linux, the kernel names the sender;
+//! in the portable half, the datagram does.
 
 use super::unix_socket::through_folder;
-use nix::cmsg_space;
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind, recvmsg, sendto,
-    setsockopt, socket, sockopt,
-};
-use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, OwnedFd};
+use crate::sys::is_portable;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use tokio::io::unix::AsyncFd;
 
 /// Maximum size of a datagram in bytes. Longer ones are truncated; ours are far shorter.
 const MAX_DATAGRAM: usize = 16 * 1024;
 
+/// Bytes that may wait for the receiver in the portable half; the default of macOS is 4 KiB.
+const RECEIVED: usize = 8 * MAX_DATAGRAM;
+
 /// The receiving end.
 pub struct NotifySocket {
-    descriptor: AsyncFd<OwnedFd>,
+    descriptor: AsyncFd<Socket>,
     path: PathBuf,
     inode: u64,
 }
 
-/// A datagram: its `KEY=value` lines and the sender's pid as reported by the kernel.
+/// A datagram: its `KEY=value` lines and the sender's pid.
 #[derive(Debug)]
 pub struct Notification {
     pub pid: i32,
@@ -33,12 +32,16 @@ impl NotifySocket {
     /// Listens at `path`, replacing what is there. Must be called inside a runtime.
     pub fn bind(path: &Path) -> io::Result<Self> {
         crate::sys::fs::files::remove_any(path)?;
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let descriptor = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-        through_folder(path, |short| Ok(bind(descriptor.as_raw_fd(), &UnixAddr::new(short)?)?))?;
-        setsockopt(&descriptor, sockopt::PassCred, &true)?;
-        // SAFETY: an OwnedFd keeps its descriptor open until it is dropped, and the AsyncFd owns it.
-        let descriptor = unsafe { AsyncFd::register(descriptor) }?;
+        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+        socket.set_nonblocking(true)?;
+        if is_portable() {
+            socket.set_recv_buffer_size(RECEIVED)?;
+        }
+        through_folder(path, |short| socket.bind(&SockAddr::unix(short)?))?;
+        #[cfg(target_os = "linux")]
+        socket.set_passcred(!is_portable())?;
+        // SAFETY: a Socket keeps its descriptor open until it is dropped, and the AsyncFd owns it.
+        let descriptor = unsafe { AsyncFd::register(socket) }?;
         let inode = crate::sys::fs::files::inode(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Self { descriptor, path: path.to_owned(), inode })
     }
@@ -82,13 +85,31 @@ impl NotifySocket {
     }
 }
 
+/// The line by which a sender names itself where the kernel does not.
+const SENDER: &str = "LEOFLOW_PID=";
+
 /// Receives a datagram; `None` for an invalid one: too much control data, or no sender.
-fn receive_one(descriptor: &OwnedFd) -> io::Result<Option<Notification>> {
+fn receive_one(socket: &Socket) -> io::Result<Option<Notification>> {
+    #[cfg(target_os = "linux")]
+    if !is_portable() {
+        return receive_with_credentials(socket);
+    }
     let mut buffer = vec![0; MAX_DATAGRAM];
-    let mut space = cmsg_space!(UnixCredentials);
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let message =
-        recvmsg::<UnixAddr>(descriptor.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut receiver = socket;
+    let length = receiver.read(&mut buffer)?;
+    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    let sender = text.lines().find_map(|line| line.strip_prefix(SENDER)?.parse().ok());
+    Ok(sender.map(|pid| Notification { pid, text }))
+}
+
+#[cfg(target_os = "linux")]
+fn receive_with_credentials(socket: &Socket) -> io::Result<Option<Notification>> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, UnixCredentials, recvmsg};
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    let mut space = nix::cmsg_space!(UnixCredentials);
+    let mut slices = [io::IoSliceMut::new(&mut buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(std::os::fd::AsRawFd::as_raw_fd(socket), &mut slices, Some(&mut space), flags)?;
     let length = message.bytes;
     let sender = message.cmsgs().ok().and_then(|mut controls| {
         controls.find_map(|control| match control {
@@ -102,27 +123,34 @@ fn receive_one(descriptor: &OwnedFd) -> io::Result<Option<Notification>> {
 /// The sending end. It keeps its descriptor, so that a process can report that it has run out of descriptors.
 #[derive(Debug)]
 pub struct NotifySender {
-    descriptor: OwnedFd,
+    socket: Socket,
     address: String,
 }
 
 impl NotifySender {
     /// `address` is a `NOTIFY_SOCKET` value.
     pub fn new(address: String) -> io::Result<Self> {
-        let descriptor = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
-        Ok(Self { descriptor, address })
+        let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
+        // A full queue must not block the sender.
+        socket.set_nonblocking(true)?;
+        if is_portable() {
+            // The default of macOS is 2 KiB.
+            socket.set_send_buffer_size(MAX_DATAGRAM)?;
+        }
+        Ok(Self { socket, address })
     }
 
     /// Sends a datagram. Never blocks, even without a reader.
     pub fn send(&self, text: &str) -> io::Result<()> {
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let send_to = |target: UnixAddr| {
-            sendto(self.descriptor.as_raw_fd(), text.as_bytes(), &target, flags)?;
-            Ok(())
+        let text = match is_portable() {
+            true => format!("{text}\n{SENDER}{}", std::process::id()),
+            false => text.to_owned(),
         };
+        let send_to = |path: &Path| self.socket.send_to(text.as_bytes(), &SockAddr::unix(path)?).map(drop);
         match self.address.strip_prefix('@') {
-            Some(name) => send_to(UnixAddr::new_abstract(name.as_bytes())?),
-            None => through_folder(Path::new(&self.address), |short| send_to(UnixAddr::new(short)?)),
+            // An abstract address of Linux.
+            Some(name) => send_to(Path::new(&format!("\0{name}"))),
+            None => through_folder(Path::new(&self.address), send_to),
         }
     }
 }

@@ -1,26 +1,23 @@
 //! Keepalive of long-lived TCP connections.
 
-use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
-/// Idle seconds before the first keepalive probe.
-const IDLE_SECONDS: u32 = 30;
-/// Seconds between probes.
-const INTERVAL_SECONDS: u32 = 10;
+/// Idle time before the first keepalive probe.
+const IDLE: Duration = Duration::from_secs(30);
+/// Time between probes.
+const INTERVAL: Duration = Duration::from_secs(10);
 /// Number of unanswered probes after which the connection is closed.
 const PROBE_COUNT: u32 = 3;
 
 /// Makes the kernel close the connection when the other end disappears without closing it.
 pub fn enable_keepalive(connection: &impl AsFd) -> io::Result<()> {
-    setsockopt(connection, sockopt::KeepAlive, &true)?;
+    let socket = SockRef::from(connection);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(IDLE).with_interval(INTERVAL).with_retries(PROBE_COUNT))?;
+    // Applies while sent data is not acknowledged, when no keepalive probes are sent.
     #[cfg(target_os = "linux")]
-    {
-        setsockopt(connection, sockopt::TcpKeepIdle, &IDLE_SECONDS)?;
-        // Applies while sent data is not acknowledged, when no keepalive probes are sent.
-        setsockopt(connection, sockopt::TcpUserTimeout, &(1000 * (IDLE_SECONDS + INTERVAL_SECONDS * PROBE_COUNT)))?;
-    }
-    setsockopt(connection, sockopt::TcpKeepInterval, &INTERVAL_SECONDS)?;
-    setsockopt(connection, sockopt::TcpKeepCount, &PROBE_COUNT)?;
+    socket.set_tcp_user_timeout(Some(IDLE + INTERVAL * PROBE_COUNT))?;
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use super::descriptors::{FIRST_PASSED, close_at_exec_from};
 use super::reaper::Exit;
-use super::{Signal, signal_group, text_busy};
-use crate::sys::blocking;
+use super::{ENDS_WITH, Signal, parent_death, signal_group, text_busy};
+use crate::sys::{blocking, is_portable};
 use std::io::{self, BufRead, Read};
+use std::path::Path;
 use std::process::Child;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,14 @@ pub fn spawn(command: &mut std::process::Command) -> io::Result<Child> {
 /// than `limit`.
 pub fn output_within(command: &mut std::process::Command, limit: Duration) -> io::Result<std::process::Output> {
     output_limited(command, limit, u64::MAX)
+}
+
+/// True for the `python3` of a Mac without the command line tools: it only opens a window that offers to install them.
+pub fn is_apple_stub(program: &Path) -> bool {
+    let select = program.with_file_name("xcode-select");
+    let has_tools = |output: std::process::Output| output.status.success();
+    let limit = Duration::from_secs(10);
+    select.is_file() && !output_within(std::process::Command::new(select).arg("-p"), limit).is_ok_and(has_tools)
 }
 
 /// Like [`output_within`], but reads at most `bytes` of each output; a program that writes more finds its pipe closed.
@@ -194,12 +203,16 @@ impl ThreadedReader {
 }
 
 /// Makes the kernel kill `command` when the thread that starts it exits. Call it after all that adds steps between fork
-/// and exec, because a change of credentials clears the request, prctl(2).
+/// and exec, because a change of credentials clears the request, prctl(2). In the portable half, a server that stops kills
+/// it.
 pub fn dies_with_this_thread(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
+    if is_portable() {
+        command.env(ENDS_WITH, std::process::id().to_string());
+    }
     // SAFETY: one system call between fork and exec.
     unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Some(Signal::Kill.to_nix())).map_err(io::Error::from));
+        command.pre_exec(|| Ok(parent_death::request(Signal::Kill)?));
     }
 }
 

@@ -10,11 +10,28 @@ pub const FIRST_PASSED: RawFd = 3;
 /// Marks all descriptors from the number `first` on as close-on-exec, including those that this process inherited
 /// unintentionally.
 pub(crate) fn close_at_exec_from(first: RawFd) {
-    // SAFETY: the system call gets only numbers. Kernels before 5.11 do not support it; there, inherited descriptors
-    // stay open.
+    #[cfg(target_os = "linux")]
+    if !crate::sys::is_portable() {
+        use nix::libc::{CLOSE_RANGE_CLOEXEC, SYS_close_range, c_uint, syscall};
+        // SAFETY: the system call gets only numbers. Kernels before 5.11 do not support it; there, inherited descriptors
+        // stay open.
+        unsafe { syscall(SYS_close_range, first, c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+        return;
+    }
+    close_each_at_exec_from(first);
+}
+
+/// Tries the numbers one by one, up to the limit of descriptors; async-signal safe.
+fn close_each_at_exec_from(first: RawFd) {
+    // The limit may be a thousand million.
+    const MOST: RawFd = 65_536;
+    // SAFETY: sysconf(3) and fcntl(2) on numbers; those that are not open are errors without an effect.
     unsafe {
-        nix::libc::syscall(nix::libc::SYS_close_range, first, nix::libc::c_uint::MAX, nix::libc::CLOSE_RANGE_CLOEXEC)
-    };
+        let limit = nix::libc::sysconf(nix::libc::_SC_OPEN_MAX);
+        for number in first..RawFd::try_from(limit).unwrap_or(MOST).min(MOST) {
+            nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC);
+        }
+    }
 }
 
 /// Takes over a descriptor that the previous program left open at `number`; fails if it is not open. It is closed at

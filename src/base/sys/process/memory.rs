@@ -22,7 +22,7 @@ pub fn release_memory() {
 
 #[cfg(target_os = "linux")]
 fn release_program_pages() {
-    let Ok(program) = std::fs::read_link(crate::sys::env_vars::running_program()) else { return };
+    let Ok(program) = std::fs::read_link("/proc/self/exe") else { return };
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
     for (start, length) in unchanged_code(&smaps, &program.to_string_lossy()) {
         // SAFETY: the program stays mapped regardless of other threads, and unmodified pages are read from its file
@@ -94,7 +94,7 @@ Anonymous:             0 kB
         assert_eq!(unchanged_code(SMAPS, "/opt/leoflow"), [(0x40_0000, 0x10_0000)]);
         assert_eq!(unchanged_code(SMAPS, "/leoflow"), []);
         let own = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let program = std::fs::read_link(crate::sys::env_vars::running_program()).unwrap();
+        let program = std::fs::read_link("/proc/self/exe").unwrap();
         assert!(
             unchanged_code(&own, program.to_str().unwrap())
                 .iter()

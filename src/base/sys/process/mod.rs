@@ -1,12 +1,13 @@
-//! Processes in `/proc`. A pid alone does not identify a process, because it is reused; a pid with the start time and
-//! the boot id does.
+//! Processes. A pid alone does not identify a process, because it is reused; a pid with the start time and the boot id
+//! does.
 
 pub mod command;
 pub mod descriptors;
+pub mod exit;
 pub mod free_memory;
 pub mod limits;
 pub mod memory;
-pub mod pidfd;
+mod parent_death;
 pub mod process_memory;
 pub mod processor;
 pub mod reaper;
@@ -14,18 +15,20 @@ pub mod replace;
 pub mod spawn;
 mod spawn_image;
 pub mod stdio;
+mod table;
 mod text_busy;
 pub mod user_namespace;
 
-use super::blocking;
+use super::{blocking, is_portable};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
 use std::time::{Duration, Instant};
+pub(super) use table::all_pids;
+use table::{Entry, State, boot_id};
+pub use table::{arguments, has_begun_to_exit, program as program_of, resident_bytes};
 
 /// The signals that Leoflow sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +57,7 @@ impl Signal {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     pub pid: i32,
-    /// Clock ticks between boot and the process's start, field 22 of `/proc/PID/stat`.
+    /// When it was started, in the system's unit; see [`table::Entry::start`].
     pub start_ticks: u64,
     pub boot_id: String,
 }
@@ -62,8 +65,8 @@ pub struct ProcessId {
 impl ProcessId {
     /// The process that currently has `pid`; `None` when there is none.
     pub fn of(pid: i32) -> Option<Self> {
-        let stat = Stat::read(pid)?;
-        Some(Self { pid, start_ticks: stat.start_ticks, boot_id: boot_id().to_owned() })
+        let start_ticks = Entry::of(pid)?.start;
+        Some(Self { pid, start_ticks, boot_id: boot_id().to_owned() })
     }
 
     /// This process.
@@ -73,8 +76,8 @@ impl ProcessId {
 
     /// True while this process exists and is not a zombie.
     pub fn is_alive(&self) -> bool {
-        Stat::read(self.pid)
-            .is_some_and(|stat| stat.start_ticks == self.start_ticks && stat.state != 'Z' && self.boot_id == boot_id())
+        Entry::of(self.pid)
+            .is_some_and(|entry| entry.start == self.start_ticks && !entry.is_zombie() && self.boot_id == boot_id())
     }
 
     /// Signals this process; does nothing when it has exited.
@@ -90,73 +93,21 @@ impl ProcessId {
     }
 }
 
-/// A part of `/proc/PID/stat`.
-pub(super) struct Stat {
-    state: char,
-    parent: i32,
-    pub(super) session: i32,
-    /// Flags of the kernel, `PF_…` in its linux/sched.h: field 9.
-    flags: u64,
-    /// User and kernel time, including reaped children: fields 14 to 17.
-    pub(super) processor_ticks: u64,
-    start_ticks: u64,
-}
-
-impl Stat {
-    /// Parses the fields numbered in proc_pid_stat(5). The name in field 2 may contain spaces and parentheses, so
-    /// counting starts after the last parenthesis.
-    pub(super) fn read(pid: i32) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
-        let state = fields.next()?.chars().next()?;
-        let parent = fields.next()?.parse().ok()?;
-        let session = fields.nth(1)?.parse().ok()?;
-        let flags = fields.nth(2)?.parse().ok()?;
-        let processor: Vec<u64> = fields.by_ref().skip(4).take(4).filter_map(|field| field.parse().ok()).collect();
-        let start_ticks = fields.nth(4)?.parse().ok()?;
-        Some(Self { state, parent, session, flags, processor_ticks: processor.iter().sum(), start_ticks })
-    }
-}
-
-/// The kernel's id of the current boot, which is read once.
-fn boot_id() -> &'static str {
-    static BOOT_ID: OnceLock<String> = OnceLock::new();
-    let read = || fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
-    BOOT_ID.get_or_init(read)
-}
-
-/// The path of a process's program as shown by the kernel.
-pub fn program_of(pid: i32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{pid}/exe")).ok()
-}
-
-/// The arguments of a process, from the name of its program on; only the name where it has none, such as a thread of the
-/// kernel. `None` when the process does not exist.
-pub fn arguments(pid: i32) -> Option<Vec<String>> {
-    let raw = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    // A process that writes a title over its arguments leaves zeros after it.
-    let end = raw.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    match &raw[..end] {
-        [] => fs::read_to_string(format!("/proc/{pid}/comm")).ok().map(|name| vec![name.trim().to_owned()]),
-        raw => Some(raw.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()),
-    }
-}
-
 /// The processor time used by a process, in clock ticks; `None` when it does not exist or cannot be read.
 pub fn processor_ticks(pid: i32) -> Option<u64> {
-    Stat::read(pid).map(|stat| stat.processor_ticks)
+    Entry::of(pid).map(|entry| entry.processor_ticks)
 }
 
 /// True when a process that is not a zombie has `pid`.
 pub fn is_pid_alive(pid: i32) -> bool {
-    Stat::read(pid).is_some_and(|stat| stat.state != 'Z')
+    Entry::of(pid).is_some_and(|entry| !entry.is_zombie())
 }
 
 /// All processes that we may inspect whose working directory is `folder`.
 pub fn working_in(folder: &Path) -> Vec<ProcessId> {
     let Ok(folder) = folder.canonicalize() else { return Vec::new() };
     all_pids()
-        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == folder))
+        .filter(|pid| table::working_folder(*pid).is_some_and(|current| current == folder))
         .filter_map(ProcessId::of)
         .filter(ProcessId::is_alive)
         .collect()
@@ -165,16 +116,6 @@ pub fn working_in(folder: &Path) -> Vec<ProcessId> {
 /// The children of this process, without zombies.
 pub fn children() -> Vec<i32> {
     children_and_zombies().into_iter().filter(|pid| !is_zombie(*pid)).collect()
-}
-
-/// The children of all threads of a process, including zombies; `None` where the kernel does not list them
-/// (`CONFIG_PROC_CHILDREN`), and when there is no such process.
-pub(super) fn listed_children(pid: i32) -> Option<Vec<i32>> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok()).peekable();
-    lists.peek()?;
-    let parse = |list: String| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>();
-    Some(lists.flat_map(parse).collect())
 }
 
 /// Children in other sessions than ours, including zombies. Leoflow's own programs stay in its session, and a
@@ -187,49 +128,55 @@ pub fn children_in_other_sessions() -> Vec<i32> {
 /// scan of all processes takes so long that a child which forks and exits again and again is never found alive.
 pub fn children_and_zombies() -> Vec<i32> {
     let own_pid = std::process::id() as i32;
-    listed_children(own_pid).unwrap_or_else(|| {
-        all_pids().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == own_pid)).collect()
+    table::children(own_pid).unwrap_or_else(|| {
+        all_pids().filter(|pid| Entry::of(*pid).is_some_and(|entry| entry.parent == own_pid)).collect()
     })
 }
 
 fn is_child_in_other_session(pid: i32) -> bool {
     let session = nix::unistd::getsid(None).map_or(0, Pid::as_raw);
-    Stat::read(pid).is_some_and(|stat| stat.parent == std::process::id() as i32 && stat.session != session)
+    Entry::of(pid)
+        .is_some_and(|entry| entry.parent == std::process::id() as i32 && ![0, session].contains(&entry.session))
+}
+
+/// Environment variable of a child that ends with the process of this pid, where the kernel does not end it.
+pub(crate) const ENDS_WITH: &str = "LEOFLOW_ENDS_WITH";
+
+/// Kills the children that end with this process, which is about to exit; see [`command::dies_with_this_thread`].
+pub fn kill_dependent_children() {
+    let own = std::process::id().to_string();
+    let candidates = if is_portable() { children() } else { Vec::new() };
+    for pid in candidates.into_iter().filter(|pid| variable_of(*pid, ENDS_WITH).as_deref() == Some(&own)) {
+        signal_process(pid, Signal::Kill);
+    }
 }
 
 /// True when the process has exited and was not waited for yet.
 pub fn is_zombie(pid: i32) -> bool {
-    Stat::read(pid).is_some_and(|stat| stat.state == 'Z')
-}
-
-/// True when the process is exiting, a zombie or gone. Such a process no longer shows its environment, and a process that
-/// it has started becomes a child of ours only once it is a zombie, which on a busy machine may be much later.
-pub fn has_begun_to_exit(pid: i32) -> bool {
-    const PF_EXITING: u64 = 0x4;
-    Stat::read(pid).is_none_or(|stat| stat.flags & PF_EXITING != 0)
+    Entry::of(pid).is_some_and(|entry| entry.is_zombie())
 }
 
 /// The value of a variable in the environment that a process was started with, as far as we may inspect it.
 pub fn variable_of(pid: i32, name: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let environment = table::environment(pid)?;
     let mut entries = environment.split(|byte| *byte == 0);
     let value = entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
     String::from_utf8(value.to_vec()).ok()
 }
 
 /// How many scans in a row must find no process before none is left: a scan can miss one that forks and exits.
-const EMPTY_SCANS: usize = 3;
+pub const EMPTY_SCANS: usize = 3;
 
-/// Kills all processes of this user in whose environment `name` has one of the values, as far as we may inspect them,
-/// until none is left or the limit is reached.
-pub fn kill_marked(name: &str, values: &[String], limit: Duration) {
+/// Kills all processes of this user in whose environment `name` has a value that `is_mark` accepts, as far as we may
+/// inspect them, until none is left or the limit is reached.
+pub fn kill_marked(name: &str, is_mark: impl Fn(&str) -> bool, limit: Duration) {
     let deadline = Instant::now() + limit;
     let mut empty_scans = EMPTY_SCANS - 1;
     while empty_scans < EMPTY_SCANS && Instant::now() < deadline {
         let mut is_empty = true;
         for pid in all_pids() {
             // Each at once: a process that forks and exits is gone at the end of the scan.
-            if variable_of(pid, name).is_some_and(|value| values.contains(&value)) && is_pid_alive(pid) {
+            if variable_of(pid, name).is_some_and(|value| is_mark(&value)) && is_pid_alive(pid) {
                 signal_process(pid, Signal::Kill);
                 is_empty = false;
             }
@@ -241,6 +188,12 @@ pub fn kill_marked(name: &str, values: &[String], limit: Duration) {
     }
 }
 
+/// All processes in a process group, and those in whose environment `name` has this value, as far as we may inspect them.
+pub fn marked_or_in_group(name: &str, value: &str, group: i32) -> Vec<i32> {
+    let is_marked = |pid: i32| variable_of(pid, name).is_some_and(|found| found == value);
+    all_pids().filter(|pid| (group_of(*pid) == Some(group) || is_marked(*pid)) && is_pid_alive(*pid)).collect()
+}
+
 /// Sets the name of this process that `ps` and `top` show. The kernel names a process after the file that was executed,
 /// which is `exe` for one that was started by /proc/self/exe.
 pub fn set_own_name(name: &str) {
@@ -249,6 +202,7 @@ pub fn set_own_name(name: &str) {
     if let Ok(name) = std::ffi::CString::new(name) {
         let _ = nix::sys::prctl::set_name(&name);
     }
+    let _ = name;
 }
 
 /// Environment variables by name.
@@ -256,7 +210,7 @@ pub type Environment = HashMap<String, String>;
 
 /// The environment that a process was started with. `None` when it may not be read, or the process has exited.
 pub fn environment_of(pid: i32) -> Option<Environment> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).ok().filter(|bytes| !bytes.is_empty())?;
+    let bytes = table::environment(pid).filter(|bytes| !bytes.is_empty())?;
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
     let entries = bytes.split(|byte| *byte == 0).filter_map(|entry| {
         let at = entry.iter().position(|byte| *byte == b'=')?;
@@ -265,22 +219,9 @@ pub fn environment_of(pid: i32) -> Option<Environment> {
     Some(entries.collect())
 }
 
-/// The pids of all processes.
-pub(super) fn all_pids() -> impl Iterator<Item = i32> {
-    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-}
-
 /// True when the process is stopped by SIGSTOP, a terminal or a debugger.
 pub fn is_stopped(pid: i32) -> bool {
-    Stat::read(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't'))
-}
-
-/// The resident set size of a process in bytes, with shared pages counted fully.
-pub fn resident_bytes(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten()?;
-    Some(pages * page as u64)
+    Entry::of(pid).is_some_and(|entry| entry.state == State::Stopped)
 }
 
 /// The process group of a process; `None` when it does not exist.
@@ -311,18 +252,23 @@ pub(crate) fn kill_self() -> ! {
 }
 
 /// Makes orphaned descendants children of this process instead of init, so that double-forked processes can be waited
-/// for and stopped.
+/// for and stopped. The portable half has no such call, see [`marked_or_in_group`].
 pub fn become_subreaper() -> io::Result<()> {
-    nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
+    #[cfg(target_os = "linux")]
+    if !super::is_portable() {
+        nix::sys::prctl::set_child_subreaper(true)?;
+    }
+    Ok(())
 }
 
-/// True when SIGHUP was ignored at the start, as under `nohup`.
+/// True when SIGHUP is ignored, as under `nohup`, unless this process has set a handler.
 pub fn hangup_is_ignored() -> bool {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    text.lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & 1 != 0)
+    let mut action = std::mem::MaybeUninit::<nix::libc::sigaction>::zeroed();
+    // SAFETY: without a new action, sigaction(2) only fills the structure with the present one.
+    unsafe {
+        nix::libc::sigaction(nix::libc::SIGHUP, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == nix::libc::SIG_IGN
+    }
 }
 
 /// Runs `work` with SIGINT and SIGQUIT ignored in this process; programs started by it have the default handlers.
@@ -355,21 +301,6 @@ mod tests {
         assert!(!other_life.is_alive());
         let other_boot = ProcessId { boot_id: "x".into(), ..me };
         assert!(!other_boot.is_alive());
-    }
-
-    #[test]
-    fn arguments_end_before_the_zeros_that_a_title_leaves() {
-        use std::io::Read;
-        use std::process::{Command, Stdio};
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo; read x", "a name", "", ""]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        // The kernel sets the arguments a moment after the start; the shell has them once it writes.
-        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        assert_eq!(arguments(child.id() as i32).unwrap(), ["sh", "-c", "echo; read x", "a name"]);
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(arguments(child.id() as i32), None);
     }
 
     #[test]

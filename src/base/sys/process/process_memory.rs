@@ -1,11 +1,15 @@
-//! The memory of a process as `/proc/PID/smaps_rollup` shows it, proc_pid_smaps(5).
+//! The memory of a process: as `/proc/PID/smaps_rollup` shows it, proc_pid_smaps(5), or its resident set elsewhere.
 
-use super::listed_children;
+use super::{resident_bytes, table};
 use std::fs;
 
 /// Proportional set size (PSS) of a process in bytes: its own pages, and its share of those that it shares with others.
-/// `None` when there is no such process, or its memory may not be read.
+/// `None` when there is no such process, or its memory may not be read. On macOS, which does not report it, the resident
+/// set size, which counts shared pages fully.
 pub(crate) fn proportional_bytes(pid: i32) -> Option<u64> {
+    if cfg!(not(target_os = "linux")) {
+        return resident_bytes(pid);
+    }
     parse(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
 }
 
@@ -14,7 +18,7 @@ pub(crate) fn proportional_bytes_of_tree(root: i32) -> Option<u64> {
     let mut total = proportional_bytes(root)?;
     let mut parents = vec![root];
     while let Some(parent) = parents.pop() {
-        for child in listed_children(parent).unwrap_or_default() {
+        for child in table::children(parent).unwrap_or_default() {
             total += proportional_bytes(child).unwrap_or(0);
             parents.push(child);
         }

@@ -1,6 +1,7 @@
 //! The number of processors and the processor time of processes.
 
-use super::{Stat, all_pids};
+use super::all_pids;
+use super::table::Entry;
 use std::fs;
 use std::time::Duration;
 
@@ -18,13 +19,13 @@ pub fn runnable_threads() -> usize {
 
 /// Processor time of a process and its reaped children; zero if it does not exist.
 pub fn used(pid: i32) -> Duration {
-    Stat::read(pid).map_or(Duration::ZERO, |stat| ticks_to_duration(stat.processor_ticks))
+    Entry::of(pid).map_or(Duration::ZERO, |entry| ticks_to_duration(entry.processor_ticks))
 }
 
 /// Processor time of all processes of a session. Reads the state of every process on the machine.
 pub fn used_by_session(leader: i32) -> Duration {
-    let stats = all_pids().filter_map(Stat::read).filter(|stat| stat.session == leader);
-    ticks_to_duration(stats.map(|stat| stat.processor_ticks).sum())
+    let entries = all_pids().filter_map(Entry::of).filter(|entry| entry.session == leader);
+    ticks_to_duration(entries.map(|entry| entry.processor_ticks).sum())
 }
 
 /// How long the main thread of a process was runnable without a processor; zero if the kernel does not report it.

@@ -8,9 +8,10 @@
 use super::descriptors::{FIRST_PASSED, close_at_exec_from};
 use super::spawn_image::{Image, NulByte};
 use super::user_namespace::SingleUser;
-use super::{Signal, text_busy};
+use super::{Signal, parent_death, text_busy};
+use crate::sys::net::listener;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{ForkResult, Pid};
 use std::ffi::{CStr, OsString};
@@ -113,8 +114,7 @@ impl Spawn<'_> {
         assert!(self.passed.len() <= MAX_PASSED, "{} descriptors exceed the maximum", self.passed.len());
         let image = self.image()?;
         let dev_null = File::open("/dev/null").map_err(SpawnError::SystemLimit)?;
-        let (error_reader, error_writer) =
-            nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| SpawnError::SystemLimit(e.into()))?;
+        let (error_reader, error_writer) = listener::pipe().map_err(SpawnError::SystemLimit)?;
         let pointers = image.pointers();
         let parent = nix::unistd::getpid();
 
@@ -193,7 +193,7 @@ impl Spawn<'_> {
     /// Requests the signal for the parent's death, and exits if the parent is already dead.
     fn die_with_parent(&self, parent: Pid) -> Result<(), Failure> {
         let Some(signal) = self.parent_death else { return Ok(()) };
-        nix::sys::prctl::set_pdeathsig(Some(signal.to_nix())).map_err(failed_at(STAGE_OTHER))?;
+        parent_death::request(signal).map_err(failed_at(STAGE_OTHER))?;
         if nix::unistd::getppid() != parent {
             // The parent died before the call above, so the signal will not come.
             // SAFETY: exits this process, nothing else.
@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     fn shell(script: &str, environment: &[(&str, &str)], passed: Vec<BorrowedFd<'_>>) -> String {
-        let (output, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let (output, input) = listener::pipe().unwrap();
         let pid = Spawn {
             arguments: vec!["-c".into(), script.into()],
             environment: environment.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect(),
@@ -322,8 +322,7 @@ mod tests {
 
     #[test]
     fn passed_descriptors_start_at_three() {
-        let (r1, w1) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
-        let (r2, w2) = nix::unistd::pipe2(OFlag::O_CLOEXEC).unwrap();
+        let ((r1, w1), (r2, w2)) = (listener::pipe().unwrap(), listener::pipe().unwrap());
         // A descriptor inherited unintentionally.
         let inherited = nix::unistd::dup(&w1).unwrap();
         fcntl(&inherited, FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();

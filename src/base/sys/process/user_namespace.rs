@@ -2,10 +2,8 @@
 //! user without a passwd entry run `initdb`, which needs one.
 
 use crate::sys::{env_vars, user};
-use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid};
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -22,7 +20,7 @@ pub struct SingleUser {
 pub enum Identity {
     /// The current user: an ordinary user with a passwd entry.
     Own,
-    /// Another user inside a namespace, because the current one is root or has no passwd entry.
+    /// Another user inside a namespace, because the current one is root or has no passwd entry. Only on Linux.
     Mapped(SingleUser),
     /// A namespace is needed, but the passwd file has no ordinary user.
     Impossible,
@@ -36,8 +34,8 @@ impl Identity {
             return Self::Own;
         }
         match user::some_named_ordinary_uid() {
-            Some(inside_uid) => Self::Mapped(SingleUser::new(inside_uid)),
-            None => Self::Impossible,
+            Some(inside_uid) if cfg!(target_os = "linux") => Self::Mapped(SingleUser::new(inside_uid)),
+            _ => Self::Impossible,
         }
     }
 
@@ -67,12 +65,21 @@ impl SingleUser {
     }
 
     /// Enters the namespace. Called between `fork` and `exec`: system calls only.
+    #[cfg(target_os = "linux")]
     pub(crate) fn enter(&self) -> io::Result<()> {
+        use nix::sched::{CloneFlags, unshare};
         unshare(CloneFlags::CLONE_NEWUSER)?;
         // user_namespaces(7): without this the group map may not be written unprivileged.
         write_proc("/proc/self/setgroups", b"deny")?;
         write_proc("/proc/self/uid_map", &self.uid_map)?;
         write_proc("/proc/self/gid_map", &self.gid_map)
+    }
+
+    /// Other systems have no such namespaces.
+    #[cfg(not(target_os = "linux"))]
+    pub(crate) fn enter(&self) -> io::Result<()> {
+        let _ = (&self.uid_map, &self.gid_map);
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Makes `command` start inside the namespace.
@@ -86,6 +93,7 @@ impl SingleUser {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn write_proc(path: &str, content: &[u8]) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.write_all(content)
+    io::Write::write_all(&mut std::fs::OpenOptions::new().write(true).open(path)?, content)
 }

@@ -8,7 +8,7 @@ use leoflow_base::sys::net::{listener, ports};
 use leoflow_lifecycle::setup;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a client may take to send its first request without counting as a connection of the present server.
 const DEFER_SECONDS: u32 = 5;
@@ -54,7 +54,8 @@ impl ListenAddress {
     /// Binds the port, with retries for 1 s: a concurrent first start that fails to lock the home may hold the port for
     /// a moment.
     pub fn bind_with_retries(&self, context: &Context<'_>) -> Result<TcpListener, Error> {
-        for _ in 0..50 {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < deadline {
             match listener::bind_at(self.host, self.port) {
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && held_by_leoflow(self.port) => {
                     std::thread::sleep(Duration::from_millis(20));

@@ -47,7 +47,7 @@ impl Folder {
         let write = || {
             let mut hashed = Hashed::new(part_file);
             io::copy(&mut content, &mut hashed)?;
-            hashed.inner.sync_all()?;
+            files::sync(&hashed.inner)?;
             checkpoint("copies.written");
             files::rename_to_new(&part, &to)?;
             files::sync_parent(&to)?;

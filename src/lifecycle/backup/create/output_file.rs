@@ -124,7 +124,7 @@ impl<'a> OutputFile<'a> {
         }
         let mut hashed = archive.finish()?.finish()?;
         hashed.flush()?;
-        hashed.inner.get_ref().sync_all()?;
+        files::sync(hashed.inner.get_ref())?;
         checkpoint("backup.written");
         files::rename_durably(temporary, self.path)?;
         Ok((hashed.bytes, hashed.sha256()))

@@ -6,6 +6,7 @@ use super::signature::{self, SignatureError};
 use crate::backup::format::archive::Hashed;
 use leoflow_base::home::progress::Reporter;
 use leoflow_base::protocol::web::{self, chain};
+use leoflow_base::sys::fs::files;
 use reqwest::StatusCode;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
@@ -237,8 +238,8 @@ impl Source {
             return Err(error);
         }
         let write = |source| FetchError::Write { path: path.clone(), source };
-        File::open(&part).and_then(|file| file.sync_all()).map_err(write)?;
-        leoflow_base::sys::fs::files::rename_durably(&part, &path).map_err(write)?;
+        File::open(&part).and_then(|file| files::sync(&file)).map_err(write)?;
+        files::rename_durably(&part, &path).map_err(write)?;
         Ok(path)
     }
 

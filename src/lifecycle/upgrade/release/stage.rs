@@ -88,7 +88,7 @@ fn unpack(archive: &Path, destination: &Path) -> Result<(), StageError> {
         let written =
             OpenOptions::new().write(true).create_new(true).mode(0o755).open(destination).and_then(|mut file| {
                 let length = io::copy(&mut entry.take(PROGRAM_LIMIT + 1), &mut file)?;
-                file.sync_all()?;
+                files::sync(&file)?;
                 Ok(length)
             });
         let length = written.map_err(|source| StageError::Write { path: destination.to_owned(), source })?;

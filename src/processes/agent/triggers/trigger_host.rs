@@ -3,10 +3,9 @@
 use leoflow_base::config::leoflow_yaml;
 use leoflow_base::home::Home;
 use leoflow_base::sys::net::listener;
-use leoflow_base::sys::process::pidfd::PidFd;
 use leoflow_base::sys::process::reaper::{self, Exit};
 use leoflow_base::sys::process::spawn::Spawn;
-use leoflow_base::sys::process::{self, Signal};
+use leoflow_base::sys::process::{self, Signal, exit};
 use leoflow_engine::model::state::TryState;
 use leoflow_engine::store::asset::watchers::WatcherEvent;
 use leoflow_python::{Interpreter, Job, VersionCode};
@@ -160,12 +159,9 @@ impl Connection {
 
     /// Waits for the exit of a host that has closed its end; kills the host after `EXIT_TIMEOUT`.
     async fn wait_for_exit(&self) {
-        let Ok(ended) = PidFd::of_pid(self.pid) else { return };
-        let ended = ended.ended();
-        tokio::pin!(ended);
-        if tokio::time::timeout(EXIT_TIMEOUT, &mut ended).await.is_err() {
+        if tokio::time::timeout(EXIT_TIMEOUT, exit::wait_child(self.pid)).await.is_err() {
             process::signal_process(self.pid, Signal::Kill);
-            let _ = ended.await;
+            exit::wait_child(self.pid).await;
         }
     }
 

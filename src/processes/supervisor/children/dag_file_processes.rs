@@ -1,13 +1,21 @@
 //! Ends processes of DAG files that a server left.
 
+use leoflow_base::sys::is_portable;
 use leoflow_base::sys::process::{self, Signal, reaper};
-use leoflow_python::{TASK_MARK, is_parse_mark};
+use leoflow_python::{TASK_MARK, is_parse_mark, is_parse_mark_of};
 use std::time::{Duration, Instant};
 
 /// How long processes are killed that start new ones.
 const KILL_LIMIT: Duration = Duration::from_secs(2);
 /// Pause between two rounds; shorter than the life of a process in a chain of them.
 const KILL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Kills the processes of DAG files that the server with this pid has left, where the kernel does not end them with it.
+pub(crate) fn end_of(server: i32) {
+    if is_portable() {
+        process::kill_marked(TASK_MARK, |mark| is_parse_mark_of(mark, server.unsigned_abs()), KILL_LIMIT);
+    }
+}
 
 /// Kills what DAG files left running at their import when the server ended before it could: such processes are adopted
 /// by this one. Tasks, which outlive the supervisor, have other marks.

@@ -165,10 +165,8 @@ impl Supervisor {
             if let Some(exit_reason) = exit_reason.filter(|_| !exit.success()) {
                 self.feed(Event::Child(pid, ChildEvent::ExitReason(exit_reason)));
             }
-            if !exit.success()
-                && let Some(clean_up) = &self.children[index].spec.clean_up
-            {
-                clean_up();
+            if let Some(clean_up) = &self.children[index].spec.clean_up {
+                clean_up(pid, exit);
             }
             self.feed(Event::Child(pid, ChildEvent::Exited(exit)));
         }

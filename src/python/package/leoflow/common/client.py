@@ -84,19 +84,30 @@ def connect(path: str, timeout: float | None = None) -> socket.socket:
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     stream.settimeout(timeout)
     try:
-        # The kernel accepts 107 bytes; a longer path is reached through a descriptor of its folder.
-        if len(os.fsencode(path)) <= 107:
+        # Linux accepts 107 bytes, macOS 103; a longer path is reached through its folder.
+        if len(os.fsencode(path)) <= 103:
             stream.connect(path)
         else:
-            folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
-            try:
-                stream.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
-            finally:
-                os.close(folder)
+            connect_through_folder(stream, *os.path.split(path))
     except BaseException:
         stream.close()
         raise
     return stream
+
+
+def connect_through_folder(stream, folder, name):
+    if hasattr(os, "O_PATH"):
+        descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+        try:
+            stream.connect(f"/proc/self/fd/{descriptor}/{name}")
+        finally:
+            os.close(descriptor)
+    else:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as temporary:
+            os.symlink(folder, os.path.join(temporary, "f"))
+            stream.connect(os.path.join(temporary, "f", name))
 
 
 def read_answer(answer):

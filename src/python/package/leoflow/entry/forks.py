@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from leoflow.common import plain_files, task_log
+from leoflow.common import plain_files
 from leoflow.entry import libraries
 from leoflow.running import loading
 
@@ -38,11 +38,9 @@ _prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong,
 _c = ctypes.PyDLL(None, use_errno=True)
 _c.syscall.restype = ctypes.c_long
 set_handler, set_mask = _signal.signal, _signal.pthread_sigmask
-DEFAULT, IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
+IGNORED = int(signal.SIG_IGN)
 SET_MASK = int(signal.SIG_SETMASK)
-SIGKILL, SIGCHLD, SIGPIPE, SIGALRM = (int(number) for number in (signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM))
-# Time limit for functions that a task has registered with `atexit`; that of OpenTelemetry takes up to 30 s.
-EXIT_SECONDS = 60
+SIGKILL, SIGCHLD, SIGPIPE = (int(number) for number in (signal.SIGKILL, signal.SIGCHLD, signal.SIGPIPE))
 
 
 @functools.cache
@@ -150,20 +148,6 @@ def place_descriptors(descriptors):
             except OSError:
                 # The descriptor of the directory listing itself.
                 pass
-
-
-def leave(code: int) -> NoReturn:
-    """Ends a task's process as Airflow does: runs functions registered with `atexit`, but does not wait for threads."""
-    # The result is written already. SIGALRM ends the process if one of the functions hangs.
-    set_handler(SIGALRM, DEFAULT)
-    signal.alarm(EXIT_SECONDS)
-    try:
-        atexit._run_exitfuncs()
-    except BaseException:
-        # `_run_exitfuncs` has printed the error.
-        pass
-    task_log.finish()
-    os._exit(code)
 
 
 def begin():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _signal
+import atexit
 import json
 import os
 import signal
@@ -10,14 +12,17 @@ from leoflow.common import leoflow_server, plain_files, task_log
 from leoflow.common.hints import error_hint
 from leoflow.common.reports import clean, describe
 from leoflow.common.task_log import log_error
-from leoflow.entry import backends, forks, libraries
+from leoflow.entry import backends, libraries
 from leoflow.entry.workspace import Workspace, prepare
 from leoflow.running import fork_signals, keeper_pipe, loading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, NoReturn
+
+# Time limit for functions that a task has registered with `atexit`; that of OpenTelemetry takes up to 30 s.
+EXIT_SECONDS = 60
 
 
 def begin(options: dict[str, Any]) -> dict[str, Any]:
@@ -89,4 +94,18 @@ def main(options: dict[str, Any], template: Any = None) -> None:
     if attempt is not None:
         attempt.run_callbacks()
         task_log.finish()
-    forks.leave(0 if result["state"] != "failed" else 1)
+    leave(0 if result["state"] != "failed" else 1)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends a task's process as Airflow does: runs functions registered with `atexit`, but does not wait for threads."""
+    # The result is written already. SIGALRM ends the process if one of the functions hangs.
+    _signal.signal(_signal.SIGALRM, _signal.SIG_DFL)
+    signal.alarm(EXIT_SECONDS)
+    try:
+        atexit._run_exitfuncs()
+    except BaseException:
+        # `_run_exitfuncs` has printed the error.
+        pass
+    task_log.finish()
+    os._exit(code)

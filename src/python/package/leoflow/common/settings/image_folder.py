@@ -82,6 +82,8 @@ def obstacle(folder: str, project: str) -> str | None:
 
 def show(folder: str, project: str) -> None:
     """Raises NotPossible or an OSError. What can be checked is checked before this process gets its namespaces."""
+    if not hasattr(os, "O_PATH"):
+        raise NotPossible("only Linux can show a folder to one task")
     project = os.path.realpath(project)
     if (os.path.realpath(folder) + os.sep).startswith(project + os.sep):
         raise NotPossible(f"{folder} is in the project")
