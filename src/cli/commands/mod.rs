@@ -19,10 +19,12 @@ mod tokens;
 mod verify_config;
 
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::terminal::printer::Printer;
 pub use command::{Cli, Command};
 use leoflow_base::home::{HomeError, instances};
+use leoflow_base::protocol::child::{SERVICE, SERVICE_OF_LAUNCHD};
+use leoflow_base::sys::env_vars;
 use server::ServerProcess;
 
 /// Runs a command. Returns its exit code: 0, or another one for a result that is not an error of the command, such as
@@ -33,13 +35,25 @@ pub fn run(cli: Cli, printer: &Printer, server: &impl ServerProcess) -> Result<u
         Command::Version(_) => return install::version::run(printer),
         _ => {}
     }
+    // Read before an upgrade can change the links on the way to it.
+    env_vars::running_program();
     // One thread: PDEATHSIG ties Postgres to the thread that starts it, and one thread keeps idle memory low.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::failed)?;
     let tasks = tokio::task::LocalSet::new();
     let outcome = tasks.block_on(&runtime, dispatch(cli, printer, server));
     // A blocked worker thread must not keep the process alive.
     runtime.shutdown_background();
-    outcome
+    outcome.or_else(|error| service_exit_code(error, printer))
+}
+
+/// launchd starts a service again after each exit code but 0; systemd's unit lists those after which a start cannot help.
+fn service_exit_code(error: Error, printer: &Printer) -> Result<u8, Error> {
+    let is_of_launchd = env_vars::text(SERVICE).as_deref() == Some(SERVICE_OF_LAUNCHD);
+    if is_of_launchd && matches!(error.kind, Kind::Usage | Kind::Refused) {
+        printer.error(&error);
+        return Ok(0);
+    }
+    Err(error)
 }
 
 async fn dispatch(cli: Cli, printer: &Printer, server: &impl ServerProcess) -> Result<u8, Error> {

@@ -10,6 +10,9 @@ impl From<Unavailable> for Error {
     fn from(error: Unavailable) -> Self {
         match &error {
             Unavailable::NotInstalled => Self::failed(&error).hint(AT_BOOT),
+            Unavailable::Unreachable { program: "launchctl", .. } => {
+                Self::failed(&error).hint("log in to the Mac's desktop as this user, then run the same command there")
+            }
             Unavailable::Unreachable { .. } => Self::failed(&error)
                 .hint("log in directly as this user, not through su or sudo, and rerun the same command")
                 .hint("or keep its services running: loginctl enable-linger")

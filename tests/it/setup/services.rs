@@ -1,4 +1,4 @@
-//! Leoflow as a systemd user service: with a fake systemctl, and with a real systemd where one is available.
+//! Leoflow as a service of the user: with a fake systemctl or launchctl, and with a real systemd where one is available.
 
 use crate::support::processes;
 use crate::support::releases::{FIRST, SECOND, releases};
@@ -176,6 +176,75 @@ fn a_killed_service_change_is_finished_by_the_next_command() {
         assert!(!file.exists(), "{checkpoint}");
         assert!(fs::read_dir(services.units.join("default.target.wants")).unwrap().next().is_none(), "{checkpoint}");
     }
+}
+
+#[test]
+fn launchd_runs_the_service_as_systemd_does() {
+    let test = TestHome::started();
+    let services = Services::fake_launchd(&test);
+    let run = |arguments: &[&str]| services.run(&test, arguments);
+    let service_pid = || run(&["service", "status", "--json"]).json()["pid"].as_i64().map(|pid| pid as i32);
+    services.set_offline(&test, true);
+    let refused = run(&["service", "install"]).expect(1);
+    assert!(refused.stderr.contains("desktop") && !refused.stderr.contains("loginctl"), "{refused:?}");
+    services.set_offline(&test, false);
+
+    let manual = supervisor_pid(&test);
+    run(&["service", "install"]).expect(0);
+    assert_eq!((supervisor_pid(&test), service_pid()), (manual, None), "the service starts at the next login");
+    let (file, name) = unit_file(&services);
+    fs::write(
+        test.folder().join("manager/disabled"),
+        format!("\t\"{}\" => disabled\n", name.trim_end_matches(".plist")),
+    )
+    .unwrap();
+    assert_eq!(run(&["service", "status", "--json"]).expect(0).json()["enabled"], false);
+    let installed = run(&["service", "install", "--now"]).expect(0);
+    assert!(!installed.stdout.contains("loginctl"), "{installed:?}");
+    let main = service_pid().expect("a service");
+    assert_eq!(supervisor_pid(&test), main);
+    assert!(main != manual && !processes::is_alive(manual));
+    let again = run(&["service", "install", "--now", "--json"]).expect(0).json();
+    assert_eq!(again["steps"].as_array().unwrap().len(), 0, "{again}");
+
+    processes::signal(main, "KILL");
+    wait_until("another supervisor", Duration::from_secs(30), || {
+        service_pid().is_some_and(|pid| pid != main) && test.state() == "healthy"
+    });
+    let restarted = service_pid().unwrap();
+    let port = crate::support::free_port().to_string();
+    run(&["config", "set", "port", &port]).expect(0);
+    run(&["lite", "restart"]).expect(0);
+    let moved = supervisor_pid(&test);
+    assert_eq!(service_pid(), Some(moved));
+    assert!(moved != restarted && test.status()["url"].as_str().unwrap().ends_with(&port));
+
+    run(&["lite", "stop", "--yes"]).expect(0);
+    assert_eq!((test.state(), service_pid()), ("stopped".to_owned(), None));
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port.parse().unwrap())).unwrap();
+    let refused = run(&["lite", "start"]).expect(1);
+    assert!(refused.stderr.contains(&port) && !refused.stderr.contains("launchctl"), "{refused:?}");
+    drop(taken);
+    run(&["lite", "start"]).expect(0);
+    assert_eq!(service_pid(), Some(supervisor_pid(&test)));
+
+    // launchd does not start it again and again when no start can help.
+    run(&["lite", "stop", "--yes"]).expect(0);
+    let location = test.home.join("datastore.json");
+    fs::write(&location, "{").unwrap();
+    run(&["lite", "start"]).expect(3);
+    let failures = || {
+        let log = fs::read_to_string(test.home.join("logs/supervisor.log")).unwrap();
+        log.lines().filter(|line| line.contains("error") && line.contains("datastore.json")).count()
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(failures(), 1);
+    fs::remove_file(&location).unwrap();
+
+    run(&["lite", "start"]).expect(0);
+    run(&["service", "uninstall", "--now"]).expect(0);
+    assert!(!file.exists() && test.state() == "stopped");
+    test.assert_nothing_runs();
 }
 
 #[test]

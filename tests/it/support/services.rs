@@ -1,4 +1,4 @@
-//! Service managers for tests: a stand-in for `systemctl --user`, and a real `systemd --user`.
+//! Service managers for tests: stand-ins for `systemctl --user` and launchctl, and a real `systemd --user`.
 
 use super::{CommandOutput, TestHome, processes, wait_until};
 use std::fs;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const FAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/service/systemctl");
+const FAKES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/service");
 const SYSTEMD: &str = "/lib/systemd/systemd";
 
 /// A service manager, and the environment variables by which a test's commands find it.
@@ -24,13 +24,21 @@ struct RealSystemd {
 
 impl Services {
     pub fn fake(test: &TestHome) -> Self {
+        Self::with_fake(test, "systemctl", "SYSTEMCTL_STATE", ".config/systemd/user")
+    }
+
+    pub fn fake_launchd(test: &TestHome) -> Self {
+        Self::with_fake(test, "launchctl", "LAUNCHCTL_STATE", "Library/LaunchAgents")
+    }
+
+    fn with_fake(test: &TestHome, program: &str, state_variable: &'static str, folder: &str) -> Self {
         let (programs, state) = (test.folder().join("programs"), test.folder().join("manager"));
         fs::create_dir_all(&programs).unwrap();
         fs::create_dir_all(&state).unwrap();
-        symlink(FAKE, programs.join("systemctl")).unwrap();
+        symlink(Path::new(FAKES).join(program), programs.join(program)).unwrap();
         let path = format!("{}:{}", programs.display(), path_of(test));
-        let variables = vec![("PATH", path), ("SYSTEMCTL_STATE", state.display().to_string())];
-        Self { variables, units: test.folder().join("user/.config/systemd/user"), real: None }
+        let variables = vec![("PATH", path), (state_variable, state.display().to_string())];
+        Self { variables, units: test.folder().join("user").join(folder), real: None }
     }
 
     /// Starts a real systemd; `None` if the machine has none or cannot run it for a test.

@@ -101,7 +101,7 @@ async fn restart_service(
         return restart_in_place(context, pid).await;
     }
     check_and_upgrade(context, Starter::ServiceManager, None).await?;
-    service.restart()?;
+    service.restart(&context.home)?;
     context.printer.line("Leoflow was restarted");
     Ok(0)
 }

@@ -11,7 +11,7 @@ use leoflow_base::protocol::status::InstanceStatus;
 use leoflow_lifecycle::operation::DryRun;
 use leoflow_lifecycle::operation::instance;
 use leoflow_lifecycle::setup::Receipt;
-use leoflow_lifecycle::setup::service::{self, Facts, FileState, Instance, Service, Step};
+use leoflow_lifecycle::setup::service::{self, Facts, FileState, Instance, Manager, Service, Step};
 use serde_json::json;
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use std::path::Path;
                         leoflow service install --now    also start it now\n  leoflow service status           show whether it is installed and running\n  \
                         leoflow service uninstall        remove the service")]
 pub enum ServiceCommand {
-    /// Install a systemd service that starts Leoflow when you log in
+    /// Install a service of systemd (on a Mac: launchd) that starts Leoflow when you log in
     #[command(
         after_help = "Examples:\n  leoflow service install --now\n  leoflow service install --dry-run   print the file and change nothing\n\n\
                       systemd starts your services when you log in and stops them when you log out. With `loginctl enable-linger` it \
@@ -142,7 +142,7 @@ fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(
         Step::Load => service.reload()?,
         Step::Enable(_) => service.enable()?,
         Step::StopInstance => drop(instance::stop_running(&context.home)?),
-        Step::Start(_) => service.start()?,
+        Step::Start(_) => service.start(&context.home)?,
     }
     Ok(())
 }
@@ -150,9 +150,12 @@ fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(
 /// Warns that a service file was replaced that the user may have edited.
 fn print_replaced(context: &Context<'_>, service: &Service, copy: &Path) {
     let file = service.file.display();
+    let own_settings = match service.definition.manager {
+        Manager::Systemd => format!("; settings of your own belong into {file}.d/*.conf, which stays"),
+        Manager::Launchd => String::new(),
+    };
     context.printer.warning(format!(
-        "{file} was replaced: it had other settings, edited by hand or of another release; the old file is {}; settings \
-         of your own belong into {file}.d/*.conf, which stays",
+        "{file} was replaced: it had other settings, edited by hand or of another release; the old file is {}{own_settings}",
         copy.display()
     ));
 }
@@ -179,7 +182,7 @@ fn print_installed(context: &Context<'_>, service: &Service, plan: &[Step]) -> R
             Some(status) => printer.line(format!("  Leoflow runs at {}", status.url)),
             None => printer.advice("  start it now: leoflow service install --now"),
         }
-        if !service::lingers() {
+        if service.definition.manager == Manager::Systemd && !service::lingers() {
             printer.line(
                 "  systemd stops it when you log out; to start it at boot and keep it running: loginctl enable-linger",
             );

@@ -172,7 +172,7 @@ fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>,
     let started = Instant::now();
     let failure = context.home.service_failure();
     files::remove_any(&failure).map_err(Error::cannot("remove", &failure))?;
-    if let Err(error) = service.start() {
+    if let Err(error) = service.start(&context.home) {
         // The service has written its error to a file.
         let reason = files::read_text(&failure, 64 * 1024).ok().flatten();
         return Err(reason.and_then(|json| Error::from_child(&json)).unwrap_or_else(|| error.into()));

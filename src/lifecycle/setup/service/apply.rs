@@ -55,7 +55,7 @@ fn copy_replaced(service: &Service) -> Result<Option<PathBuf>, ServiceError> {
     Ok(Some(copy))
 }
 
-/// Suffix of copies, followed by a number. systemd ignores files with unknown extensions.
+/// Suffix of copies, followed by a number. Service managers ignore files with unknown extensions.
 const COPY_SUFFIX: &str = ".replaced-";
 
 /// The copies of a service's file, sorted.
@@ -109,7 +109,7 @@ fn record_file(home: &Home, file: Option<PathBuf>) -> Result<(), ServiceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::setup::service::Definition;
+    use crate::setup::service::{Definition, Manager};
 
     #[test]
     fn an_edited_file_is_copied_before_it_is_replaced() {
@@ -117,6 +117,7 @@ mod tests {
         let home = leoflow_base::home::resolve(Some(&folder.path().join("h"))).unwrap();
         home.create().unwrap();
         let definition = Definition {
+            manager: Manager::Systemd,
             name: "leoflow".to_owned(),
             home: home.root().to_owned(),
             program: home.bin().join("leoflow"),

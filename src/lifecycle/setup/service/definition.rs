@@ -1,7 +1,8 @@
-//! Builds the systemd unit of a service. Pure.
-//!
-//! <https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html>
+//! What a service starts, and the file that defines it for the service manager: for systemd a unit,
+//! <https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html>. Pure.
 
+use super::manager::{HEAD, Manager};
+use super::property_list;
 use leoflow_base::protocol::child::SERVICE;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// Definition of a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
+    pub manager: Manager,
     /// Such as `leoflow` or `leoflow-NAME`.
     pub name: String,
     /// Canonical path of the home.
@@ -22,9 +24,6 @@ pub struct Definition {
 const HOME_KEY: &str = "X-Leoflow-Home";
 /// Prefix of the line with the search path; comparisons skip the line.
 const UNIT_PATH: &str = "Environment=\"PATH=";
-/// Comment at the top of the file.
-const HEAD: &str = "Made by `leoflow service install`; `leoflow service uninstall` removes it.";
-
 /// Returns the service's name: stable for a home, and unique.
 pub fn name(home: &Path, user_home: &Path) -> String {
     let folder_name = home.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -47,9 +46,19 @@ pub fn name(home: &Path, user_home: &Path) -> String {
 }
 
 impl Definition {
-    /// Name of the unit, which is the name of its file.
+    /// The manager's name of the service.
     pub fn unit(&self) -> String {
-        format!("{}.service", self.name)
+        match self.manager {
+            Manager::Systemd => format!("{}.service", self.name),
+            Manager::Launchd => property_list::label(&self.name),
+        }
+    }
+
+    pub fn file_name(&self) -> String {
+        match self.manager {
+            Manager::Systemd => self.unit(),
+            Manager::Launchd => format!("{}.plist", self.unit()),
+        }
     }
 
     /// True when a file has the same settings. Ignores comments, which another release may word differently, and the
@@ -57,18 +66,34 @@ impl Definition {
     pub fn is_same(&self, text: &str) -> bool {
         let mut without_path = self.clone();
         without_path.search_path = None;
-        let is_setting = |line: &&str| ![UNIT_PATH, "#"].iter().any(|start| line.starts_with(start));
+        let skipped: &[&str] = match self.manager {
+            Manager::Systemd => &[UNIT_PATH, "#"],
+            Manager::Launchd => &[property_list::SEARCH_PATH, property_list::COMMENT],
+        };
+        let is_setting = |line: &&str| !skipped.iter().any(|start| line.trim_start().starts_with(start));
         text.lines().filter(is_setting).eq(without_path.text().lines().filter(is_setting))
     }
 
     /// Returns the home named in a file; `None` if the file is not ours.
-    pub(crate) fn home_in(text: &str) -> Option<String> {
+    pub(crate) fn home_in(&self, text: &str) -> Option<String> {
         let value = |line: &str| line.strip_prefix(HOME_KEY)?.strip_prefix('=').map(str::to_owned);
-        text.lines().find_map(value)
+        match self.manager {
+            Manager::Systemd => text.lines().find_map(value),
+            Manager::Launchd => property_list::home_in(text),
+        }
     }
 
     /// Content of the file.
     pub fn text(&self) -> String {
+        match self.manager {
+            Manager::Systemd => self.unit_text(),
+            Manager::Launchd => {
+                property_list::text(&self.unit(), &self.program, &self.home, self.search_path.as_deref())
+            }
+        }
+    }
+
+    fn unit_text(&self) -> String {
         let path = |path: &Path| quoted(&path.to_string_lossy()).replace('$', "$$");
         let launcher = launcher(&self.program);
         let environment = match &self.search_path {
@@ -147,6 +172,7 @@ mod tests {
     fn definition(home: &str) -> Definition {
         let home = PathBuf::from(home);
         Definition {
+            manager: Manager::Systemd,
             name: name(&home, Path::new("/home/ada")),
             program: home.join("bin/leoflow"),
             search_path: Some("/home/ada/bin:/usr/bin".to_owned()),
@@ -193,11 +219,17 @@ mod tests {
     #[test]
     fn a_file_names_its_home_and_ignores_the_search_path() {
         let ours = definition("/home/ada/.leoflow");
-        assert_eq!(Definition::home_in(&ours.text()).as_deref(), Some("/home/ada/.leoflow"));
-        assert_eq!(Definition::home_in("[Service]\nExecStart=/bin/true\n"), None);
-        let other_shell = Definition { search_path: Some("/bin".to_owned()), ..ours.clone() };
-        assert!(ours.is_same(&other_shell.text()));
-        assert!(!ours.is_same(&ours.text().replace("bin/leoflow", "bin/other")));
-        assert!(ours.is_same(&ours.text().replace("# Restart", "# As before, restart")));
+        let of_launchd = Definition { manager: Manager::Launchd, ..ours.clone() };
+        assert_eq!(ours.home_in("[Service]\nExecStart=/bin/true\n"), None);
+        assert_eq!(of_launchd.home_in("<plist><dict><key>Label</key><string>x</string></dict></plist>"), None);
+        for ours in [ours, of_launchd] {
+            assert_eq!(ours.home_in(&ours.text()).as_deref(), Some("/home/ada/.leoflow"));
+            for search_path in [Some("/bin".to_owned()), None] {
+                let other_shell = Definition { search_path, ..ours.clone() };
+                assert!(ours.is_same(&other_shell.text()));
+            }
+            assert!(!ours.is_same(&ours.text().replace("bin/leoflow", "bin/other")));
+            assert!(ours.is_same(&ours.text().replace("Made by", "Written by")));
+        }
     }
 }

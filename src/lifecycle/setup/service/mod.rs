@@ -1,15 +1,20 @@
-//! Leoflow as a systemd service of the user, started at login or at boot. The unit runs `bin/leoflow`, so upgrades and
-//! rollbacks need no change to it.
+//! Leoflow as a service of the user, which systemd (on a Mac launchd) starts at login or at boot. Its file runs
+//! `bin/leoflow`, so upgrades and rollbacks need no change to it.
 
 mod apply;
+mod control;
 mod definition;
+mod launchctl;
+mod manager;
 mod plan;
+mod property_list;
 mod systemctl;
 
 pub use apply::{ServiceError, remove, write};
 pub use definition::Definition;
+pub use manager::{Manager, Unavailable};
 pub use plan::{Facts, FileState, Instance, Plan, Refusal, Step, plan};
-pub use systemctl::{Unavailable, lingers};
+pub use systemctl::lingers;
 
 use super::receipt::{Receipt, ReceiptError};
 use leoflow_base::home::Home;
@@ -21,7 +26,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone)]
 pub struct Service {
     pub definition: Definition,
-    /// Path where systemd expects the file.
+    /// Path where the manager expects the file.
     pub file: PathBuf,
 }
 
@@ -34,21 +39,25 @@ impl Service {
         let user_home = env_vars::user_home()?;
         let root = home.root().canonicalize().unwrap_or_else(|_| home.root().to_owned());
         let definition = Definition {
+            manager: Manager::of_this_system(),
             name: definition::name(&root, &user_home.canonicalize().unwrap_or_else(|_| user_home.clone())),
             program: root.join("bin/leoflow"),
             search_path: env_vars::text("PATH"),
             home: root,
         };
         let config = env_vars::path("XDG_CONFIG_HOME").filter(|folder| folder.is_absolute());
-        let folder = config.unwrap_or_else(|| user_home.join(".config")).join("systemd/user");
-        Some(Self { file: folder.join(definition.unit()), definition })
+        let folder = match definition.manager {
+            Manager::Systemd => config.unwrap_or_else(|| user_home.join(".config")).join("systemd/user"),
+            Manager::Launchd => user_home.join("Library/LaunchAgents"),
+        };
+        Some(Self { file: folder.join(definition.file_name()), definition })
     }
 
     /// Inspects the file at the service's path.
     pub fn file_state(&self) -> FileState {
         match files::read_text(&self.file, LIMIT) {
             Ok(None) => FileState::Absent,
-            Ok(Some(text)) => match Definition::home_in(&text) {
+            Ok(Some(text)) => match self.definition.home_in(&text) {
                 Some(home) if home == self.definition.home.to_string_lossy() => {
                     FileState::Ours { is_current: self.definition.is_same(&text) }
                 }
