@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-pub fn write(contents: &Contents<'_>, needs: &Needs, output: &Path) -> Outcome<PathBuf> {
+pub fn write(contents: &Contents<'_>, needs: &Needs, output: &Path) -> Outcome<()> {
     let version = debian_version(contents.version);
     let files = files(contents, &version)?;
     let size = files.iter().map(|file| file.bytes.len().div_ceil(1024)).sum::<usize>();
@@ -28,8 +28,7 @@ pub fn write(contents: &Contents<'_>, needs: &Needs, output: &Path) -> Outcome<P
         ("control.tar.gz", tar_gz(&controls, contents).map_err(|error| error.to_string())?),
         ("data.tar.gz", tar_gz(&files, contents).map_err(|error| error.to_string())?),
     ];
-    ar(&path, &members, contents.date).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(path)
+    ar(&path, &members, contents.date).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 struct DebFile {

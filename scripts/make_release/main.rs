@@ -6,6 +6,7 @@ mod elf;
 mod formula;
 mod image;
 mod licenses;
+mod macho;
 mod merge;
 mod operator_contract;
 mod pack;
@@ -220,6 +221,9 @@ impl Make {
     fn about(&self) -> Outcome<About> {
         let about = program::about(self.runnable()).map_err(|error| error.to_string())?;
         let Some(host_program) = &self.host_program else { return Ok(about) };
+        if macho::is_for_macs(&self.program)? {
+            return Ok(About { target: macho::TARGET.to_owned(), ..about });
+        }
         let (own, described) = (elf::needs(host_program)?.machine, elf::needs(&self.program)?.machine);
         Ok(About { target: about.target.replacen(own.name(), described.name(), 1), ..about })
     }
@@ -257,7 +261,8 @@ impl Make {
         let uv = match &self.image_uv {
             Some(uv) => uv.clone(),
             None => {
-                python::environments::download_uv(machine.name(), staging.path()).map_err(|error| error.to_string())?
+                let platform = format!("linux-{}", machine.name());
+                python::environments::download_uv(&platform, staging.path()).map_err(|error| error.to_string())?
             }
         };
         let image = image::Image {

@@ -1,11 +1,10 @@
 //! The packages of a release: a wheel, a .deb and, once the manifest is known, Homebrew's formula.
 
-use super::elf::{self, Needs};
-use super::{Outcome, deb, wheel};
+use super::{Outcome, deb, elf, macho, wheel};
 use jiff::Timestamp;
 use semver::Version;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// At most 80 characters, without an article or a full stop: both Homebrew and Debian ask for that.
 pub const SUMMARY: &str = "Airflow-style DAGs on a laptop: one program with its own PostgreSQL";
@@ -46,10 +45,14 @@ fn read(path: &Path) -> Outcome<Vec<u8>> {
     fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Writes the wheel and the .deb.
-pub fn write(contents: &Contents<'_>, output: &Path) -> Outcome<[PathBuf; 2]> {
-    let needs: Needs = elf::needs(contents.program)?;
-    Ok([wheel::write(contents, &needs, output)?, deb::write(contents, &needs, output)?])
+/// Writes the wheel, and for Linux the .deb.
+pub fn write(contents: &Contents<'_>, output: &Path) -> Outcome<()> {
+    if macho::is_for_macs(contents.program)? {
+        return wheel::write(contents, macho::WHEEL_TAG, "MacOS", output);
+    }
+    let needs = elf::needs(contents.program)?;
+    wheel::write(contents, &wheel::manylinux(&needs), "POSIX :: Linux", output)?;
+    deb::write(contents, &needs, output)
 }
 
 /// True for the name of a wheel, a .deb or a container image.

@@ -138,6 +138,25 @@ fn the_formula_has_the_addresses_and_hashes_of_the_manifest() {
 }
 
 #[test]
+fn the_formula_has_a_block_for_each_system() {
+    let test = TestHome::new();
+    let dist = dist_with_packages(&test, &["--url", "http://127.0.0.1:9/releases"]);
+    let manifest = dist.join("manifest.json");
+    let mut text: Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let assets = text["releases"][0]["assets"].as_array_mut().unwrap();
+    let mut of_mac = assets[0].clone();
+    of_mac["target"] = "aarch64-apple-darwin".into();
+    of_mac["url"] = "mac.tar.gz".into();
+    assets.push(of_mac);
+    fs::write(&manifest, text.to_string()).unwrap();
+    let formula = make_release_tool(&["formula", dist.to_str().unwrap(), "--url", "http://127.0.0.1:9"]).expect(0);
+    let of_macs = formula.stdout.split("  on_macos do\n").nth(1).expect("a block for macOS");
+    let first = "    on_arm do\n      url \"http://127.0.0.1:9/mac.tar.gz\"\n";
+    assert!(of_macs.starts_with(first) && of_macs.contains("depends_on arch: :arm64"), "{of_macs}");
+    assert!(formula.stdout.contains("  on_linux do\n") && !formula.stdout.contains("depends_on :linux"));
+}
+
+#[test]
 fn a_program_that_needs_a_newer_glibc_is_no_release() {
     let shell = fs::canonicalize("/bin/sh").unwrap();
     let shell = shell.to_str().unwrap();
