@@ -119,11 +119,19 @@ detect() {
                 target=$machine-unknown-linux-musl
             fi
             ;;
-        Darwin) target=$machine-apple-darwin ;;
+        Darwin)
+            # An Intel terminal on Apple silicon reports an Intel machine.
+            [ "$(sysctl -n hw.optional.arm64 2>/dev/null)" != 1 ] || machine=aarch64
+            target=$machine-apple-darwin
+            ;;
         *) target=$machine-$system ;;
     esac
     if ! file_of program >/dev/null; then
         fail "there is no release $VERSION for $target" "build it from source: cargo run --release -- lite"
+    fi
+    if [ "$system" = Darwin ]; then
+        say "Leoflow is built and linked for Macs with Apple silicon, but we have never run it there."
+        say "Please report what happens, with the output of: $home/bin/leoflow doctor --report"
     fi
     check_glibc
 }

@@ -59,6 +59,28 @@ fn an_unknown_time_zone_is_named() {
 }
 
 #[test]
+fn a_report_contains_checks_and_logs_but_no_secret() {
+    let test = TestHome::started();
+    let report = test.run(&["doctor", "--report"]).expect(0).stdout;
+    for expected in
+        ["leoflow 0.1.0", "ok       datastore", "--- supervisor.log\n", "supervisor: Healthy", "--- postgres.log\n"]
+    {
+        assert!(report.contains(expected), "{expected}: {report}");
+    }
+    let read = |name: &str| std::fs::read_to_string(test.home.join(name)).unwrap();
+    let files = [read("config.yaml"), read("managed-postgres/credentials.json")].concat();
+    // Passwords, keys and the hash of the password.
+    let secrets: Vec<&str> =
+        files.split([' ', '\n', '"']).filter(|word| word.len() > 20 && !word.contains(":/")).collect();
+    assert!(secrets.len() > 3, "{secrets:?}");
+    for secret in secrets.iter().filter(|word| !word.starts_with('/')) {
+        assert!(!report.contains(secret), "{secret}");
+    }
+    test.run(&["lite", "stop"]).expect(0);
+    assert!(test.run(&["doctor", "--report"]).expect(0).stdout.contains("supervisor: Stopped"));
+}
+
+#[test]
 fn doctor_reports_each_problem_with_its_fix() {
     let test = TestHome::new();
     test.set_up();

@@ -66,6 +66,14 @@ impl Machine {
         Self { test, shell }
     }
 
+    /// Puts a script of `sh` in the place of a program.
+    fn replace_tool(&self, name: &str, script: &str) {
+        let path = self.test.folder().join("bin").join(name);
+        let _ = fs::remove_file(&path);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     fn user(&self) -> PathBuf {
         self.test.folder().join("user")
     }
@@ -283,10 +291,7 @@ fn a_failed_install_leaves_no_files() {
         assert!(machine.is_untouched(), "{version}");
     }
     // A platform without a release.
-    let uname = machine.test.folder().join("bin/uname");
-    fs::remove_file(&uname).unwrap();
-    fs::write(&uname, "#!/bin/sh\n[ \"$1\" = -s ] && echo Linux || echo riscv64\n").unwrap();
-    fs::set_permissions(&uname, fs::Permissions::from_mode(0o755)).unwrap();
+    machine.replace_tool("uname", "[ \"$1\" = -s ] && echo Linux || echo riscv64");
     let done = machine.pipe(&script, &["--base-url", all.dist().to_str().unwrap()], &[]);
     assert_eq!(done.code, Some(1), "{done:?}");
     assert!(done.stderr.contains("there is no release 0.2.0 for riscv64-unknown-linux-gnu"), "{}", done.stderr);
@@ -298,13 +303,33 @@ fn a_failed_install_leaves_no_files() {
 }
 
 #[test]
+fn a_mac_gets_its_own_release_and_a_word_about_it() {
+    let (machine, all) = (Machine::new("sh"), releases(&[FIRST]));
+    machine.replace_tool("uname", "[ \"$1\" = -s ] && echo Darwin || echo x86_64");
+    machine.replace_tool("getconf", "echo 'getconf: no such configuration parameter `GNU_LIBC_VERSION'\'' >&2; exit 1");
+    fs::remove_file(machine.test.folder().join("bin/sha256sum")).unwrap();
+    let hash = "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest(), \" -\")";
+    machine
+        .replace_tool("shasum", &format!("exec /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin python3 -c '{hash}'"));
+    let script = fs::read_to_string(all.dist().join("install.sh")).unwrap();
+    let script = script.replace(&format!(" {}-unknown-linux-gnu ", std::env::consts::ARCH), " aarch64-apple-darwin ");
+    let install = || machine.pipe(script.as_bytes(), &["--yes", "--base-url", all.dist().to_str().unwrap()], &[]);
+    let refused = install().expect(1);
+    assert!(
+        refused.stderr.contains("no release 0.1.0 for x86_64-apple-darwin") && machine.is_untouched(),
+        "{refused:?}"
+    );
+    // An Intel terminal on Apple silicon.
+    machine.replace_tool("sysctl", "[ \"$*\" = '-n hw.optional.arm64' ] && echo 1");
+    let installed = install().expect(0);
+    assert!(installed.stderr.contains("never run it") && installed.stderr.contains("doctor --report"), "{installed:?}");
+    machine.leoflow(&["version"]).expect(0);
+}
+
+#[test]
 fn a_system_with_an_older_glibc_is_refused_untouched() {
     let (machine, first) = (Machine::new("sh"), releases(&[FIRST]));
-    let getconf = |output: &str| {
-        let path = machine.test.folder().join("bin/getconf");
-        fs::write(&path, format!("#!/bin/sh\necho '{output}'\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    };
+    let getconf = |output: &str| machine.replace_tool("getconf", &format!("echo '{output}'"));
     for older in ["2.27", "2.5", "1.99"] {
         getconf(&format!("glibc {older}"));
         let refused = machine.install(&first, &["--yes", "--no-modify-path"]).expect(1);
@@ -329,10 +354,9 @@ fn the_installer_works_with_busybox_wget() {
         let _ = fs::remove_file(bin.join(tool));
     }
     // Behaves like the wget of BusyBox 1.35, which crashes with -T and has no long options.
-    let wget = "#!/bin/sh\nwhile [ $# -gt 0 ]; do\ncase $1 in\n-q) ;;\n-O) into=$2; shift ;;\n-*) exit 139 ;;\n*) url=$1 ;;\nesac\n\
-        shift\ndone\n[ \"$into\" != - ] || into=/dev/stdout\ncat \"DIST/${url##*/}\" >\"$into\"\n";
-    fs::write(bin.join("wget"), wget.replace("DIST", all.dist().to_str().unwrap())).unwrap();
-    fs::set_permissions(bin.join("wget"), fs::Permissions::from_mode(0o755)).unwrap();
+    let wget = "while [ $# -gt 0 ]; do\ncase $1 in\n-q) ;;\n-O) into=$2; shift ;;\n-*) exit 139 ;;\n*) url=$1 ;;\nesac\n\
+        shift\ndone\n[ \"$into\" != - ] || into=/dev/stdout\ncat \"DIST/${url##*/}\" >\"$into\"";
+    machine.replace_tool("wget", &wget.replace("DIST", all.dist().to_str().unwrap()));
     let script = fs::read(all.dist().join("install.sh")).unwrap();
     let options = ["--base-url", "http://127.0.0.1:9/releases", "--no-modify-path"];
     machine.pipe(&script, &options, &[]).expect(0);
@@ -348,10 +372,10 @@ fn the_installer_works_with_a_confined_or_broken_curl() {
     let script = fs::read(all.dist().join("install.sh")).unwrap();
     let serve = "for url; do :; done\ncat \"DIST/${url##*/}\"\n".replace("DIST", &dist);
     let confined = format!(
-        "#!/bin/sh\nfor word; do [ \"$word\" != -o ] || {{ echo 'curl: (23) Failure writing' >&2; exit 23; }}; done\n{serve}"
+        "for word; do [ \"$word\" != -o ] || {{ echo 'curl: (23) Failure writing' >&2; exit 23; }}; done\n{serve}"
     );
-    let broken = "#!/bin/sh\necho 'curl: (6) Could not resolve host' >&2\nexit 6\n".to_owned();
-    let wget = format!("#!/bin/sh\n[ \"$1\" != --version ] || exit 1\n{serve}");
+    let broken = "echo 'curl: (6) Could not resolve host' >&2\nexit 6\n".to_owned();
+    let wget = format!("[ \"$1\" != --version ] || exit 1\n{serve}");
     for (curl, wget) in [(confined, None), (broken.clone(), Some(wget)), (broken, None)] {
         let machine = Machine::new("sh");
         let bin = machine.test.folder().join("bin");
@@ -359,8 +383,7 @@ fn the_installer_works_with_a_confined_or_broken_curl() {
         for (tool, text) in [("curl", Some(curl)), ("wget", wget)] {
             let _ = fs::remove_file(bin.join(tool));
             if let Some(text) = text {
-                fs::write(bin.join(tool), text).unwrap();
-                fs::set_permissions(bin.join(tool), fs::Permissions::from_mode(0o755)).unwrap();
+                machine.replace_tool(tool, &text);
             }
         }
         let options = ["--base-url", "http://127.0.0.1:9/releases", "--no-modify-path", "--no-setup"];

@@ -1,5 +1,6 @@
 //! `leoflow doctor`.
 
+use super::doctor_report;
 use crate::commands::engine::validate::servers_python;
 use crate::context::{Confirmation, Context};
 use crate::error::Error;
@@ -24,12 +25,16 @@ use std::time::Duration;
 
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Examples:\n  leoflow doctor                 check only\n  leoflow doctor --fix --yes     apply the safe fixes"
+    after_help = "Examples:\n  leoflow doctor                 check only\n  leoflow doctor --fix --yes     apply the safe fixes\n  \
+                  leoflow doctor --report        print what a bug report needs"
 )]
 pub struct Doctor {
     /// Apply the safe fixes, which lose no data, after showing them
     #[arg(long)]
     pub fix: bool,
+    /// Print the checks, the versions and the last lines of the logs as text for a bug report; read it before you send it
+    #[arg(long, conflicts_with = "fix")]
+    pub report: bool,
     /// Skip the confirmation prompt
     #[arg(long)]
     pub yes: bool,
@@ -44,6 +49,9 @@ pub async fn run(context: &Context<'_>, args: &Doctor) -> Result<u8, Error> {
     let servers = servers_python(context).await.unwrap_or_default();
     let checks = setup::examine(&context.home, &Sources::for_home(&context.home), schema, &servers, &supervisor);
     let fixes: Vec<&Fix> = checks.iter().filter_map(|check| check.finding.fix.as_ref()).collect();
+    if args.report {
+        return doctor_report::print(context, &checks);
+    }
     let healthy = checks.iter().all(|check| check.finding.verdict != Verdict::Problem);
     context.printer.show(&json!({"ok": healthy, "checks": checks}), |printer| show(printer, &checks))?;
     if args.fix && !fixes.is_empty() {

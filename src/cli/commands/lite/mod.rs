@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod doctor;
+mod doctor_report;
 pub mod logs;
 pub mod port;
 pub mod psql;

@@ -1,0 +1,94 @@
+//! `leoflow doctor --report`: what a bug report needs, as text.
+
+use crate::context::Context;
+use crate::error::Error;
+use leoflow_base::build_info::{build_info, version};
+use leoflow_base::sys::{env_vars, user};
+use leoflow_lifecycle::setup::{Check, Verdict};
+use leoflow_processes::supervisor::{LOG_NAMES, last_lines};
+use regex::Regex;
+use serde_json::json;
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::LazyLock;
+
+/// Lines of each log in the report.
+const LOG_LINES: usize = 100;
+
+/// The login in a URL, to the last @: a password may contain any character.
+static LOGIN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"://[^\s"]*@"#).expect("a valid expression"));
+/// A value whose name says that it is a secret.
+static SECRET: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r#"(?i)((?:password|passwd|token|secret|api_?key)[\w]*["']?\s?[=:]\s?)["']?[^\s"'&,]+"#)
+        .expect("a valid expression")
+});
+
+/// Prints the report: versions, checks, and the end of each log of Leoflow's own processes. Settings, DAG files, task logs
+/// and environment variables are not in it.
+pub fn print(context: &Context<'_>, checks: &[Check]) -> Result<u8, Error> {
+    let mut text = format!(
+        "leoflow {} {} for {}\n{}\n\n",
+        version(),
+        build_info().commit.unwrap_or("development"),
+        build_info().target,
+        user::kernel()
+    );
+    for Check { name, finding } in checks {
+        let verdict = match finding.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Problem => "problem",
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{verdict:<8} {name:<12} {}", finding.detail);
+    }
+    for name in LOG_NAMES {
+        let lines = last_lines(&context.home, name, LOG_LINES);
+        if !lines.is_empty() {
+            let _ = write!(text, "\n--- {name}.log\n{}\n", lines.join("\n"));
+        }
+    }
+    let user_home = env_vars::user_home();
+    let resolved = user_home.as_ref().and_then(|home| home.canonicalize().ok());
+    let text = [user_home, resolved].into_iter().flatten().fold(text, |text, home| without_home(&text, &home));
+    let text = without_secrets(&text);
+    context.printer.show(&json!({"report": text}), |printer| printer.line(text.trim_end()))
+}
+
+/// Replaces the folder of the user, whose name may be that of a person.
+fn without_home(text: &str, home: &Path) -> String {
+    let name = regex::escape(&home.to_string_lossy());
+    match Regex::new(&format!(r"{name}(/|[^\w./-]|$)")) {
+        Ok(folder) if home.parent().is_some() => folder.replace_all(text, "~$1").into_owned(),
+        _ => text.to_owned(),
+    }
+}
+
+fn without_secrets(text: &str) -> String {
+    SECRET.replace_all(&LOGIN.replace_all(text, "://***@"), "$1***").into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{without_home, without_secrets};
+    use std::path::Path;
+
+    #[test]
+    fn names_neither_the_user_nor_passwords() {
+        let home = |text: &str| without_home(text, Path::new("/home/ada"));
+        assert_eq!(
+            home("cannot read /home/ada/.leoflow/logs: /home/ada, /home/adam"),
+            "cannot read ~/.leoflow/logs: ~, /home/adam"
+        );
+        assert_eq!(without_home("/tmp/x", Path::new("/")), "/tmp/x");
+        for (text, expected) in [
+            ("postgresql://ada:se@c/ret@db:5432/x failed", "postgresql://***@db:5432/x failed"),
+            ("http://h/a?token=abc&x=1", "http://h/a?token=***&x=1"),
+            ("host=h password='se cret", "host=h password=*** cret"),
+            ("PGPASSWORD=x; \"secret_key\": \"abc\"", "PGPASSWORD=*** \"secret_key\": ***\""),
+            ("see http://127.0.0.1:8088/home", "see http://127.0.0.1:8088/home"),
+        ] {
+            assert_eq!(without_secrets(text), expected);
+        }
+    }
+}
