@@ -19,12 +19,12 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Environment variable that marks the processes of one task try, or of one child that parses or answers a question, with
-/// its id. Descendants inherit it, so leftovers can be found in /proc.
+/// its id. Descendants inherit it, so leftovers can be found.
 pub const TASK_MARK: &str = "LEOFLOW_TASK";
 /// Free bytes below which Python keeps no compiled modules: when the disk becomes full, it keeps truncated ones.
 /// <https://github.com/python/cpython/issues/126606>
 const NEEDED_FOR_COMPILED: u64 = 64 << 20;
-/// Start of the marks of children that import DAG files; those of tries are paths.
+/// Start of the marks of children that import DAG files; those of tries are hashes.
 pub(crate) const PARSE_MARK: &str = "parse-";
 
 /// Start of the marks of the children that import DAG files and that the process `parent` has started.

@@ -3,7 +3,7 @@
 
 use crate::sys::env_vars;
 use crate::sys::net::sd_notify::NotifySender;
-use crate::sys::process::{descriptors, memory};
+use crate::sys::process::{ENDS_WITH, descriptors, memory};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -202,6 +202,7 @@ pub fn environment() -> Vec<(OsString, OsString)> {
             HANDED_OVER,
             RESTORE_OF_ROLLBACK,
             SERVICE,
+            ENDS_WITH,
         ]
         .contains(&name);
         !(is_protocol || name.starts_with("PG") || name.starts_with("LISTEN_"))

@@ -83,12 +83,12 @@ impl TaskFolder {
     }
 
     /// The mark of this try: an id in the environment of all its processes (`TASK_MARK`). By this mark, the processes
-    /// are found in /proc even after they have left the task's process group. A hash of the folder's path: other instances
-    /// of the user may run a try with the same key.
+    /// are found even after they have left the task's process group. A hash of the folder's name and the home, whose path
+    /// is resolved because it stays when `run` is removed: other instances of the user may run a try with the same key.
     pub fn mark(&self) -> String {
         let name = self.0.file_name().unwrap_or_default();
-        let tasks = self.0.parent().and_then(|parent| parent.canonicalize().ok());
-        let path = tasks.map_or_else(|| self.0.clone(), |tasks| tasks.join(name));
+        let home = self.0.ancestors().nth(3).and_then(|home| home.canonicalize().ok());
+        let path = home.map_or_else(|| self.0.clone(), |home| home.join(name));
         hex::encode(&Sha256::digest(path.as_os_str().as_bytes())[..12])
     }
 

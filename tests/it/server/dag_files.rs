@@ -1,6 +1,6 @@
 //! DAG files of the workspace: new, changed, broken, removed and hostile ones.
 
-use crate::support::processes::mentioning;
+use crate::support::processes::{is_alive, mentioning, signal};
 use crate::support::{TestHome, states, wait_until};
 use serde_json::json;
 use std::os::unix::ffi::OsStringExt;
@@ -403,7 +403,22 @@ fn a_process_detached_by_an_import_is_ended() {
     );
     test.add_dag("forks", &text);
     let pid: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
-    wait_until("the detached process is ended", Duration::from_secs(20), || !crate::support::processes::is_alive(pid));
+    wait_until("the detached process is ended", Duration::from_secs(20), || !is_alive(pid));
+}
+
+#[test]
+fn an_import_does_not_outlive_a_killed_instance() {
+    let test = TestHome::started();
+    let pid_file = test.folder().join("pid");
+    test.save("spin.py", &format!("import os\nfrom airflow.sdk import DAG\nopen({pid_file:?}, 'w').write(str(os.getpid()))\nwhile True: pass\n"));
+    let pid = || std::fs::read_to_string(&pid_file).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    wait_until("the import began", SOON, || pid() > 0);
+    let import = pid();
+    // The supervisor first, so that it does not see the end of the server.
+    let killed = [test.pid("supervisor"), test.pid("server")];
+    killed.iter().for_each(|pid| signal(*pid, "KILL"));
+    test.start();
+    assert!(!is_alive(import));
 }
 
 /// Code that leaves a chain of processes, each of which starts the next and exits after 20 ms. It ends after a minute.

@@ -38,8 +38,8 @@ pub fn create_all(folder: &Path) -> io::Result<()> {
 }
 
 /// Makes ext4 create the subfolders of a folder in different parts of the disk, like `chattr +T`; fails on other file
-/// systems and on other systems than Linux. ext4 creates the files of a folder in its part of the disk, and examines each inode there that was deleted in
-/// the last minutes whenever it creates one.
+/// systems and on other systems than Linux. ext4 creates the files of a folder in its part of the disk, and examines
+/// each inode there that was deleted in the last minutes whenever it creates one.
 #[cfg(target_os = "linux")]
 pub fn scatter_subfolders(folder: &Path) -> io::Result<()> {
     use nix::libc;

@@ -23,12 +23,12 @@ pub(crate) fn close_at_exec_from(first: RawFd) {
 
 /// Tries the numbers one by one, up to the limit of descriptors; async-signal safe.
 fn close_each_at_exec_from(first: RawFd) {
-    // The limit may be a thousand million.
+    // The limit may be a thousand million, or -1 for none.
     const MOST: RawFd = 65_536;
     // SAFETY: sysconf(3) and fcntl(2) on numbers; those that are not open are errors without an effect.
     unsafe {
         let limit = nix::libc::sysconf(nix::libc::_SC_OPEN_MAX);
-        for number in first..RawFd::try_from(limit).unwrap_or(MOST).min(MOST) {
+        for number in first..RawFd::try_from(limit).ok().filter(|limit| *limit >= 0).unwrap_or(MOST).min(MOST) {
             nix::libc::fcntl(number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC);
         }
     }

@@ -2,9 +2,10 @@
 //! exit because the lifeline (a pipe from the supervisor) closes. The next start stops the children that remain, as far
 //! as it can identify them.
 
+use super::dag_file_processes;
 use leoflow_base::home::Home;
 use leoflow_base::sys::fs::files;
-use leoflow_base::sys::process::{ProcessId, Signal, signal_group};
+use leoflow_base::sys::process::{ProcessId, Signal, is_pid_alive, signal_group};
 use leoflow_postgres::cluster::leftovers;
 use leoflow_postgres::location::{self, Kind};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,12 @@ pub fn find_leftovers(home: &Home) -> io::Result<Vec<(String, ProcessId)>> {
 /// so they are not the children of a running supervisor.
 pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
     let processes = find_leftovers(home)?;
+    let children = Record::read(home)?.children.into_iter();
+    // Another process may have the pid of one that has ended.
+    let servers: Vec<ProcessId> = children
+        .filter(|(name, process)| name == "server" && (process.is_alive() || !is_pid_alive(process.pid)))
+        .map(|(_, process)| process)
+        .collect();
     let has_relay = location::kind(home) != Kind::Managed;
     for (_, process) in processes.iter().rev().filter(|(name, _)| has_relay || name != "postgres") {
         process.signal(Signal::Terminate);
@@ -53,6 +60,7 @@ pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
             process.wait_gone(Duration::from_secs(2));
         }
     }
+    servers.iter().for_each(|server| dag_file_processes::end_of(server.pid));
     leftovers::end(home)?;
     let mut names: Vec<String> = processes.into_iter().map(|(name, _)| name).collect();
     names.dedup();
