@@ -12,7 +12,7 @@ use std::ops::Range;
 pub const HIDDEN: &str = "***";
 
 /// Airflow's list, one per line: a name that contains one of these is sensitive. The Python package masks by it, too.
-const SENSITIVE: &str = include_str!("../../python/package/leoflow/common/secret_names.txt");
+pub const SENSITIVE: &str = include_str!("../../python/package/leoflow/common/secret_names.txt");
 
 /// Airflow's `min_length_masked_secret`: masking shorter values would garble every text.
 const MIN_CHARACTERS: usize = 5;

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::error::Error;
+use leoflow_base::auth::masking::SENSITIVE;
 use leoflow_base::build_info::{build_info, version};
 use leoflow_base::sys::{env_vars, user};
 use leoflow_lifecycle::setup::{Check, Verdict};
@@ -17,14 +18,16 @@ const LOG_LINES: usize = 100;
 
 /// The login in a URL, to the last @: a password may contain any character.
 static LOGIN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"://[^\s"]*@"#).expect("a valid expression"));
-/// A value whose name says that it is a secret.
+/// What follows a name that says that it is a secret, to the end of the line: a password may contain any character.
 static SECRET: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(r#"(?i)((?:password|passwd|token|secret|api_?key)[\w]*["']?\s?[=:]\s?)["']?[^\s"'&,]+"#)
-        .expect("a valid expression")
+    let names = SENSITIVE.lines().collect::<Vec<_>>().join("|").replace('_', "[_-]?");
+    let name = format!(r"[\w-]*(?:{names}|[_-]key)[\w-]*");
+    let assigned = r#"\\?["']?\s*[=:]|\s+["']"#;
+    Regex::new(&format!(r"(?im)({name}(?:{assigned})|--{name}\s|bearer\s).+$")).expect("a valid expression")
 });
 
-/// Prints the report: versions, checks, and the end of each log of Leoflow's own processes. Settings, DAG files, task logs
-/// and environment variables are not in it.
+/// Prints the report: versions, checks, and the end of each log of Leoflow's own processes. Settings, DAG files, task logs,
+/// environment variables and statements of SQL are not in it.
 pub fn print(context: &Context<'_>, checks: &[Check]) -> Result<u8, Error> {
     let mut text = format!(
         "leoflow {} {} for {}\n{}\n\n",
@@ -43,7 +46,7 @@ pub fn print(context: &Context<'_>, checks: &[Check]) -> Result<u8, Error> {
         let _ = writeln!(text, "{verdict:<8} {name:<12} {}", finding.detail);
     }
     for name in LOG_NAMES {
-        let lines = last_lines(&context.home, name, LOG_LINES);
+        let lines = without_statements(last_lines(&context.home, name, LOG_LINES));
         if !lines.is_empty() {
             let _ = write!(text, "\n--- {name}.log\n{}\n", lines.join("\n"));
         }
@@ -58,10 +61,21 @@ pub fn print(context: &Context<'_>, checks: &[Check]) -> Result<u8, Error> {
 /// Replaces the folder of the user, whose name may be that of a person.
 fn without_home(text: &str, home: &Path) -> String {
     let name = regex::escape(&home.to_string_lossy());
-    match Regex::new(&format!(r"{name}(/|[^\w./-]|$)")) {
+    match Regex::new(&format!(r"{name}(/|\.?(?:[^\w./-]|$))")) {
         Ok(folder) if home.parent().is_some() => folder.replace_all(text, "~$1").into_owned(),
         _ => text.to_owned(),
     }
+}
+
+/// Leaves out what PostgreSQL adds to an error: the statement and its values. Their further lines begin with a tab.
+fn without_statements(lines: Vec<String>) -> Vec<String> {
+    let mut is_statement = false;
+    let is_kept = |line: &String| {
+        is_statement = ["STATEMENT:", "DETAIL:", "QUERY:", "CONTEXT:"].iter().any(|field| line.contains(field))
+            || is_statement && line.starts_with('\t');
+        !is_statement
+    };
+    lines.into_iter().filter(is_kept).collect()
 }
 
 fn without_secrets(text: &str) -> String {
@@ -70,25 +84,41 @@ fn without_secrets(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{without_home, without_secrets};
+    use super::{without_home, without_secrets, without_statements};
     use std::path::Path;
 
     #[test]
     fn names_neither_the_user_nor_passwords() {
         let home = |text: &str| without_home(text, Path::new("/home/ada"));
         assert_eq!(
-            home("cannot read /home/ada/.leoflow/logs: /home/ada, /home/adam"),
-            "cannot read ~/.leoflow/logs: ~, /home/adam"
+            home("cannot read /home/ada/.leoflow/logs: /home/ada, /home/adam, /home/ada.b, /home/ada."),
+            "cannot read ~/.leoflow/logs: ~, /home/adam, /home/ada.b, ~."
         );
         assert_eq!(without_home("/tmp/x", Path::new("/")), "/tmp/x");
         for (text, expected) in [
             ("postgresql://ada:se@c/ret@db:5432/x failed", "postgresql://***@db:5432/x failed"),
-            ("http://h/a?token=abc&x=1", "http://h/a?token=***&x=1"),
-            ("host=h password='se cret", "host=h password=*** cret"),
-            ("PGPASSWORD=x; \"secret_key\": \"abc\"", "PGPASSWORD=*** \"secret_key\": ***\""),
+            ("http://h/a?token=abc&x=1\nnext", "http://h/a?token=***\nnext"),
+            ("host=h password='se cret'", "host=h password=***"),
+            (r#"{\"password\": \"hunter2\"}"#, r#"{\"password\":***"#),
+            ("PGPASSWORD=x; \"secret_key\": \"abc\"", "PGPASSWORD=***"),
+            ("password: Some(\"hunter2\")", "password:***"),
+            ("Authorization: Bearer abc", "Authorization:***"),
+            ("got bearer abc", "got bearer ***"),
+            ("X-API-Key: abc", "X-API-Key:***"),
+            ("encryption_key =  abc", "encryption_key =***"),
+            ("started with --db-password hunter2", "started with --db-password ***"),
+            ("ALTER ROLE x PASSWORD 'hunter2'", "ALTER ROLE x PASSWORD '***"),
+            ("password authentication failed for user \"x\"", "password authentication failed for user \"x\""),
             ("see http://127.0.0.1:8088/home", "see http://127.0.0.1:8088/home"),
         ] {
             assert_eq!(without_secrets(text), expected);
         }
+    }
+    #[test]
+    fn contains_no_statement() {
+        let lines =
+            ["1 ERROR:  syntax error", "1 STATEMENT:  ALTER ROLE x", "\tPASSWORD 'y'", "2 LOG:  ready", "\tand so on"];
+        let kept = without_statements(lines.map(str::to_owned).into());
+        assert_eq!(kept, ["1 ERROR:  syntax error", "2 LOG:  ready", "\tand so on"]);
     }
 }
