@@ -307,7 +307,7 @@ impl Make {
 
     fn postgres(&self, target: &str, last: Option<&Release>) -> Outcome<Component> {
         let unpacked = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let packed = pack::postgres(&self.postgres, unpacked.path(), self.postgres_version.as_deref())?;
+        let packed = pack::postgres(&self.postgres, unpacked.path(), target, self.postgres_version.as_deref())?;
         let url = format!("{POSTGRES}-{}-{target}-{}.tar.zst", packed.0, self.version);
         self.component((POSTGRES, target), url, packed, last)
     }

@@ -1,6 +1,6 @@
 //! Writes reproducible archives: entries are sorted and have no owners and times.
 
-use super::Outcome;
+use super::{Outcome, macho};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use leoflow::components::archive;
@@ -105,7 +105,7 @@ pub fn folder(root: &Path) -> Outcome<(Vec<Entry>, u64)> {
 
 /// The needed files of a PostgreSQL from a folder or an archive. The archive is unpacked into `folder`. `version` is given
 /// for programs that this machine cannot run.
-pub fn postgres(from: &Path, folder: &Path, version: Option<&str>) -> Outcome<Packed> {
+pub fn postgres(from: &Path, folder: &Path, target: &str, version: Option<&str>) -> Outcome<Packed> {
     let root = if from.is_dir() {
         from.to_owned()
     } else {
@@ -114,6 +114,9 @@ pub fn postgres(from: &Path, folder: &Path, version: Option<&str>) -> Outcome<Pa
     };
     let root = without_wrapping(root);
     let bin = archive::find_bin(&root).ok_or_else(|| format!("there is no bin/postgres in {}", from.display()))?;
+    if (target == macho::TARGET) != macho::is_for_macs(&bin.join("postgres"))? {
+        return Err(format!("{} is no PostgreSQL for {target}", from.display()));
+    }
     let version = match version {
         Some(version) => version.to_owned(),
         None => tools::postgres_version(&bin).map_err(|error| error.to_string())?.1,

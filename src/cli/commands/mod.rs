@@ -40,10 +40,11 @@ pub fn run(cli: Cli, printer: &Printer, server: &impl ServerProcess) -> Result<u
     // One thread: PDEATHSIG ties Postgres to the thread that starts it, and one thread keeps idle memory low.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::failed)?;
     let tasks = tokio::task::LocalSet::new();
+    let is_lite = matches!(cli.command, Command::Lite(_));
     let outcome = tasks.block_on(&runtime, dispatch(cli, printer, server));
     // A blocked worker thread must not keep the process alive.
     runtime.shutdown_background();
-    outcome.or_else(|error| service_exit_code(error, printer))
+    outcome.or_else(|error| if is_lite { service_exit_code(error, printer) } else { Err(error) })
 }
 
 /// launchd starts a service again after each exit code but 0; systemd's unit lists those after which a start cannot help.

@@ -239,6 +239,8 @@ fn launchd_runs_the_service_as_systemd_does() {
     };
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(failures(), 1);
+    let refused = run(&["service", "install", "--now"]).expect(3);
+    assert!(refused.stderr.contains("datastore.json") && !refused.stderr.contains("bootstrap"), "{refused:?}");
     fs::remove_file(&location).unwrap();
 
     run(&["lite", "start"]).expect(0);

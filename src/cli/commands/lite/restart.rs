@@ -1,6 +1,7 @@
 //! `leoflow lite restart`, and the restart after an operation that stopped the instance.
 
 use super::run::LiteRun;
+use super::service::run_by_manager;
 use super::start;
 use super::start_check::{self, Starter};
 use super::stop::running_port;
@@ -101,7 +102,7 @@ async fn restart_service(
         return restart_in_place(context, pid).await;
     }
     check_and_upgrade(context, Starter::ServiceManager, None).await?;
-    service.restart(&context.home)?;
+    run_by_manager(context, |home| service.restart(home))?;
     context.printer.line("Leoflow was restarted");
     Ok(0)
 }

@@ -5,13 +5,15 @@ use crate::commands::release::packaged;
 use crate::context::Context;
 use crate::error::Error;
 use clap::Subcommand;
+use leoflow_base::home::Home;
 use leoflow_base::home::lock::OperationLock;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceStatus;
+use leoflow_base::sys::fs::files;
 use leoflow_lifecycle::operation::DryRun;
 use leoflow_lifecycle::operation::instance;
 use leoflow_lifecycle::setup::Receipt;
-use leoflow_lifecycle::setup::service::{self, Facts, FileState, Instance, Manager, Service, Step};
+use leoflow_lifecycle::setup::service::{self, Facts, FileState, Instance, Manager, Service, Step, Unavailable};
 use serde_json::json;
 use std::path::Path;
 
@@ -142,9 +144,23 @@ fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(
         Step::Load => service.reload()?,
         Step::Enable(_) => service.enable()?,
         Step::StopInstance => drop(instance::stop_running(&context.home)?),
-        Step::Start(_) => service.start(&context.home)?,
+        Step::Start(_) => run_by_manager(context, |home| service.start(home))?,
     }
     Ok(())
+}
+
+/// Starts or restarts a service with `start`. Of a failure, the service manager knows less than the file in which the
+/// service has written its error.
+pub fn run_by_manager(
+    context: &Context<'_>,
+    start: impl FnOnce(&Home) -> Result<(), Unavailable>,
+) -> Result<(), Error> {
+    let failure = context.home.service_failure();
+    files::remove_any(&failure).map_err(Error::cannot("remove", &failure))?;
+    start(&context.home).map_err(|error| {
+        let reason = files::read_text(&failure, 64 * 1024).ok().flatten();
+        reason.and_then(|json| Error::from_child(&json)).unwrap_or_else(|| error.into())
+    })
 }
 
 /// Warns that a service file was replaced that the user may have edited.

@@ -2,6 +2,7 @@
 //! healthy or has failed.
 
 use super::run::LiteRun;
+use super::service::run_by_manager;
 use super::stop;
 use crate::commands::release::packaged;
 use crate::context::Context;
@@ -170,13 +171,7 @@ fn start_service(context: &Context<'_>, args: &LiteRun) -> Result<Option<Ready>,
         return Ok(None);
     }
     let started = Instant::now();
-    let failure = context.home.service_failure();
-    files::remove_any(&failure).map_err(Error::cannot("remove", &failure))?;
-    if let Err(error) = service.start(&context.home) {
-        // The service has written its error to a file.
-        let reason = files::read_text(&failure, 64 * 1024).ok().flatten();
-        return Err(reason.and_then(|json| Error::from_child(&json)).unwrap_or_else(|| error.into()));
-    }
+    run_by_manager(context, |home| service.start(home))?;
     let config =
         context.config()?.ok_or_else(|| Error::failed("config.yaml is missing").hint("leoflow doctor"))?.config;
     let status = control::status_of(&context.home).ok_or_else(|| {

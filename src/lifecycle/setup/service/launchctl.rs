@@ -4,7 +4,6 @@ use super::manager::{QUICK_LIMIT, START_LIMIT, Unavailable, checked, output_of, 
 use leoflow_base::home::Home;
 use leoflow_base::protocol::control;
 use leoflow_base::protocol::status::InstanceState;
-use leoflow_base::sys::fs::files;
 use leoflow_base::sys::user;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -83,10 +82,8 @@ pub(super) fn unload_unless_running(label: &str) -> Result<(), Unavailable> {
 /// Starts or restarts the service by loading its file anew; returns when Leoflow is ready.
 pub(super) fn start(label: &str, file: &Path, home: &Home) -> Result<(), Unavailable> {
     unload(label)?;
-    let failure = home.service_failure();
     let command = ["bootstrap", &domain(), &file.to_string_lossy()];
     let failed = |output: String| Unavailable::Failed { command: format!("launchctl {}", command.join(" ")), output };
-    files::remove_any(&failure).map_err(|error| failed(format!("{}: {error}", failure.display())))?;
     bootstrap(&command)?;
     // launchd does not wait until a service is ready.
     let deadline = Instant::now() + START_LIMIT;
