@@ -20,7 +20,7 @@ pub enum PgError {
     NotManaged,
     #[error("the datastore is starting up or recovering")]
     Recovering,
-    #[error("the datastore rejects the stored password: its data directory belongs to another instance")]
+    #[error("the datastore rejects the stored password, because its data directory belongs to another instance")]
     WrongPassword,
     #[error("the database does not exist")]
     NoDatabase,

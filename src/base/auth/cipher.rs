@@ -13,7 +13,7 @@ const NONCE_LENGTH: usize = 24;
 pub enum CipherError {
     #[error("the encryption key is not 64 hexadecimal digits")]
     BadKey,
-    #[error("cannot decrypt a stored secret: the encryption key does not match, or the value was altered")]
+    #[error("cannot decrypt a stored secret, because the encryption key does not match or the value was altered")]
     CannotOpen,
 }
 

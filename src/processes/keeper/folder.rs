@@ -87,8 +87,8 @@ impl TaskFolder {
     /// is resolved because it stays when `run` is removed: other instances of the user may run a try with the same key.
     pub fn mark(&self) -> String {
         let name = self.0.file_name().unwrap_or_default();
-        let home = self.0.ancestors().nth(3).and_then(|home| home.canonicalize().ok());
-        let path = home.map_or_else(|| self.0.clone(), |home| home.join(name));
+        let home = self.0.ancestors().nth(3).unwrap_or(&self.0);
+        let path = home.canonicalize().unwrap_or_else(|_| home.to_owned()).join(name);
         hex::encode(&Sha256::digest(path.as_os_str().as_bytes())[..12])
     }
 
@@ -335,6 +335,20 @@ mod tests {
         // Earlier releases read only the keeper.
         let text = fs::read(folder.path().join("process.json")).unwrap();
         assert_eq!(serde_json::from_slice::<ProcessId>(&text).unwrap(), keeper);
+    }
+
+    #[test]
+    fn a_mark_names_the_home_by_its_real_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let (home, link) = (folder.path().join("home"), folder.path().join("link"));
+        fs::create_dir_all(home.join("run/tasks")).unwrap();
+        std::os::unix::fs::symlink(&home, &link).unwrap();
+        let mark = |home: &Path| TaskFolder::at(home.join("run/tasks/a")).mark();
+        let marks = [mark(&home), mark(&link)];
+        fs::remove_dir_all(home.join("run")).unwrap();
+        assert_eq!([mark(&home), mark(&link)], [marks[0].clone(), marks[0].clone()]);
+        assert_eq!(marks[0], marks[1]);
+        assert_ne!(mark(folder.path()), marks[0], "another home");
     }
 
     #[test]

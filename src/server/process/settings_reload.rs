@@ -19,7 +19,7 @@ pub async fn reload_on_hangup(auth: Arc<Auth>, mut hangups: Signal) {
         match config::load(&auth.core.home.config()) {
             Ok(Some(loaded)) => {
                 if let Err(key) = auth.reload_secrets() {
-                    warn!("logins keep the old secrets: {key} is missing from config.yaml or cannot be read");
+                    warn!("logins keep the old secrets, because {key} is missing from config.yaml or cannot be read");
                     continue;
                 }
                 match running_settings::changed_since(&auth.core.home, &loaded) {

@@ -406,6 +406,7 @@ fn a_process_detached_by_an_import_is_ended() {
     wait_until("the detached process is ended", Duration::from_secs(20), || !is_alive(pid));
 }
 
+/// Linux ends the import with its server; in the portable half the next start does.
 #[test]
 fn an_import_does_not_outlive_a_killed_instance() {
     let test = TestHome::started();

@@ -22,12 +22,12 @@ static LOGIN: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#"://[^\s"]*@"#).ex
 static SECRET: LazyLock<Regex> = LazyLock::new(|| {
     let names = SENSITIVE.lines().collect::<Vec<_>>().join("|").replace('_', "[_-]?");
     let name = format!(r"[\w-]*(?:{names}|[_-]key)[\w-]*");
-    let assigned = r#"\\?["']?\s*[=:]|\s+["']"#;
+    let assigned = r#"\\?["']?\s*[=:]|\\?["']?,?\s+\\?["']|\(["']"#;
     Regex::new(&format!(r"(?im)({name}(?:{assigned})|--{name}\s|bearer\s).+$")).expect("a valid expression")
 });
 
 /// Prints the report: versions, checks, and the end of each log of Leoflow's own processes. Settings, DAG files, task logs,
-/// environment variables and statements of SQL are not in it.
+/// environment variables and failed statements of SQL are not in it.
 pub fn print(context: &Context<'_>, checks: &[Check]) -> Result<u8, Error> {
     let mut text = format!(
         "leoflow {} {} for {}\n{}\n\n",
@@ -67,12 +67,17 @@ fn without_home(text: &str, home: &Path) -> String {
     }
 }
 
-/// Leaves out what PostgreSQL adds to an error: the statement and its values. Their further lines begin with a tab.
+/// Leaves out what PostgreSQL adds to a failed statement, which may contain values. The first lines may belong to it, too:
+/// further lines begin with a tab. The details of a failed start stay.
 fn without_statements(lines: Vec<String>) -> Vec<String> {
-    let mut is_statement = false;
+    let (mut is_statement, mut is_fatal) = (true, false);
     let is_kept = |line: &String| {
-        is_statement = ["STATEMENT:", "DETAIL:", "QUERY:", "CONTEXT:"].iter().any(|field| line.contains(field))
-            || is_statement && line.starts_with('\t');
+        let has = |fields: &[&str]| fields.iter().any(|field| line.contains(field));
+        if !line.starts_with('\t') {
+            let is_detail = has(&["DETAIL:"]);
+            is_statement = has(&["STATEMENT:", "QUERY:", "CONTEXT:"]) || is_detail && !is_fatal;
+            is_fatal = has(&["FATAL:", "PANIC:"]) || is_detail && is_fatal;
+        }
         !is_statement
     };
     lines.into_iter().filter(is_kept).collect()
@@ -107,6 +112,10 @@ mod tests {
             ("X-API-Key: abc", "X-API-Key:***"),
             ("encryption_key =  abc", "encryption_key =***"),
             ("started with --db-password hunter2", "started with --db-password ***"),
+            (r#""pg_dump" "--db-password" "hunter2""#, r#""pg_dump" "--db-password" "***"#),
+            ("['mysql', '--password', 'hunter2']", "['mysql', '--password', '***"),
+            ("Password(\"hunter2\")", "Password(\"***"),
+            ("relation \"access_token\" does not exist", "relation \"access_token\" does not exist"),
             ("ALTER ROLE x PASSWORD 'hunter2'", "ALTER ROLE x PASSWORD '***"),
             ("password authentication failed for user \"x\"", "password authentication failed for user \"x\""),
             ("see http://127.0.0.1:8088/home", "see http://127.0.0.1:8088/home"),
@@ -116,9 +125,11 @@ mod tests {
     }
     #[test]
     fn contains_no_statement() {
-        let lines =
-            ["1 ERROR:  syntax error", "1 STATEMENT:  ALTER ROLE x", "\tPASSWORD 'y'", "2 LOG:  ready", "\tand so on"];
-        let kept = without_statements(lines.map(str::to_owned).into());
-        assert_eq!(kept, ["1 ERROR:  syntax error", "2 LOG:  ready", "\tand so on"]);
+        let lines = "\tVALUES ('x')\n1 ERROR:  syntax error\n1 STATEMENT:  ALTER ROLE x\n\tPASSWORD 'y'\n2 LOG:  ready\n\tand so on\n\
+                     3 ERROR:  duplicate\n3 DETAIL:  Key (a)=(b)\n4 FATAL:  incompatible\n4 DETAIL:  version 17\n4 HINT:  initdb";
+        let kept = without_statements(lines.lines().map(str::to_owned).collect());
+        let expected = "1 ERROR:  syntax error\n2 LOG:  ready\n\tand so on\n3 ERROR:  duplicate\n4 FATAL:  incompatible\n\
+                        4 DETAIL:  version 17\n4 HINT:  initdb";
+        assert_eq!(kept.join("\n"), expected);
     }
 }

@@ -214,7 +214,7 @@ fn describe_process(context: &Context<'_>, url: String, detached: bool) -> Ident
     }
 }
 
-/// Writes the error for `lite start`, to which the service manager reports only that the start failed.
+/// Writes the error for the command that starts the service: the manager reports to it only that the start failed.
 fn write_service_failure(context: &Context<'_>, error: &Error) {
     if is_service() {
         let _ = files::write_atomic(&context.home.service_failure(), error.to_json().as_bytes(), 0o600);

@@ -149,8 +149,8 @@ fn apply_step(context: &Context<'_>, service: &Service, step: &Step) -> Result<(
     Ok(())
 }
 
-/// Starts or restarts a service with `start`. Of a failure, the service manager knows less than the file in which the
-/// service has written its error.
+/// Starts or restarts a service with `start`. On a failure, returns the error that the service has written: the manager
+/// reports only that the start failed.
 pub fn run_by_manager(
     context: &Context<'_>,
     start: impl FnOnce(&Home) -> Result<(), Unavailable>,

@@ -45,12 +45,7 @@ pub fn find_leftovers(home: &Home) -> io::Result<Vec<(String, ProcessId)>> {
 /// so they are not the children of a running supervisor.
 pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
     let processes = find_leftovers(home)?;
-    let children = Record::read(home)?.children.into_iter();
-    // Another process may have the pid of one that has ended.
-    let servers: Vec<ProcessId> = children
-        .filter(|(name, process)| name == "server" && (process.is_alive() || !is_pid_alive(process.pid)))
-        .map(|(_, process)| process)
-        .collect();
+    let servers = Record::read(home)?.children.into_iter().filter(|(name, _)| name == "server");
     let has_relay = location::kind(home) != Kind::Managed;
     for (_, process) in processes.iter().rev().filter(|(name, _)| has_relay || name != "postgres") {
         process.signal(Signal::Terminate);
@@ -60,7 +55,10 @@ pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
             process.wait_gone(Duration::from_secs(2));
         }
     }
-    servers.iter().for_each(|server| dag_file_processes::end_of(server.pid));
+    // Another process may have the pid of a server that has ended.
+    servers
+        .filter(|(_, server)| !is_pid_alive(server.pid))
+        .for_each(|(_, server)| dag_file_processes::end_of(server.pid));
     leftovers::end(home)?;
     let mut names: Vec<String> = processes.into_iter().map(|(name, _)| name).collect();
     names.dedup();
