@@ -260,9 +260,10 @@ fn setup_reports_a_full_disk_and_succeeds_once_there_is_space() {
     for size in &sizes {
         let test = TestHome::new().with_real_initdb();
         std::fs::create_dir(&test.home).unwrap();
-        // $1 is the home, the rest is the command, which must succeed after the disk has grown.
+        // $1 is the home, the rest is the command, which must succeed after the disk has grown. Without the device, a
+        // remount repeats the disk's owner, who is unknown in the namespace of an ordinary user.
         let script = "mount -t tmpfs -o size=SIZE tmpfs \"$1\" || exit 99; home=$1; shift; \"$@\"; code=$?; \
-                      mount -o remount,size=400m \"$home\" || exit 98; \"$@\" >/dev/null || exit 97; exit $code";
+                      mount -o remount,size=400m tmpfs \"$home\" || exit 98; \"$@\" >/dev/null || exit 97; exit $code";
         let done = run_in_mount_namespace(&test, &script.replace("SIZE", size), &["setup"]);
         assert_eq!(done.code, Some(1), "{size}: {}{}", done.stdout, done.stderr);
         assert!(done.stderr.contains("hint:") && !done.stderr.contains("panic"), "{size}: {}", done.stderr);

@@ -1,6 +1,6 @@
 //! The Python package: its unit tests, its linter, and its messages to and from Leoflow.
 
-use crate::support::{TestHome, airflow, ruff, wait_until};
+use crate::support::{TestHome, airflow, packages, ruff, wait_until};
 use leoflow::engine::model::dag::Structure;
 use leoflow::keeper::TaskResult;
 use serde_json::{Value, json};
@@ -15,10 +15,10 @@ const TESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python");
 const CLIENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
 const SCHEMA: &str = include_str!("../../../src/python/messages.schema.json");
 
-/// Runs Python without the machine's own packages.
+/// Runs Python without the user's own packages, and with those that DAG files expect.
 fn python() -> Command {
     let mut command = Command::new("python3");
-    let python_path = format!("{PACKAGE}:{PACKAGE}/small");
+    let python_path = format!("{PACKAGE}:{PACKAGE}/small:{}", packages().display());
     command.args(["-B", "-s"]).env("PYTHONPATH", python_path).env("PYTHONWARNINGS", "error::ResourceWarning");
     command
 }

@@ -203,8 +203,8 @@ fn program_from_index(name: &str, package: &str) -> Option<PathBuf> {
     // Seconds to wait after each attempt, because a package index fails now and then.
     for pause in [1, 5, 20, 0] {
         let mut command = Command::new("python3");
-        // pip installs scripts into `bin` below the prefix; without the option, not if python3 has the package already.
-        command.args(pip).arg("--ignore-installed").arg("--prefix").arg(&folder).arg(package).stdout(Stdio::null());
+        // Programs are in `bin` below the target. Below a prefix, Debian's pip puts them into `local/bin`.
+        command.args(pip).arg("--target").arg(&folder).arg(package).stdout(Stdio::null());
         if command.status().is_ok_and(|status| status.success()) {
             return Some(program);
         }
