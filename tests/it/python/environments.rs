@@ -240,7 +240,7 @@ fn a_full_disk_leaves_no_partial_environment() {
         let script = format!(
             "mount -t tmpfs -o size={size} tmpfs \"$1\" || exit 99; home=$1; shift; export LEOFLOW_UV='{}'; \"$@\"; code=$?
             ls \"$home/venvs\" 2>/dev/null
-            mount -o remount,size=400m \"$home\" || exit 98; \"$@\" >&2 || exit 97; exit $code",
+            mount -o remount,size=400m tmpfs \"$home\" || exit 98; \"$@\" >&2 || exit 97; exit $code",
             uv().display()
         );
         let done = run_in_mount_namespace(&test, &script, &["validate", folder.to_str().unwrap()]);
