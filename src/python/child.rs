@@ -30,8 +30,8 @@ pub enum KillTiming {
 
 pub struct Child {
     pid: i32,
-    /// Value of `TASK_MARK` in the environment of the child and its descendants; identifies them. Empty once
-    /// the descendants have been killed or are about to be.
+    /// Value of `TASK_MARK` in the environment of the child and its descendants; identifies them. Empty once the
+    /// descendants have been killed or are about to be.
     mark: String,
     /// `None` while the child runs.
     exit: Option<Exit>,

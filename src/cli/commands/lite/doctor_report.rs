@@ -23,7 +23,8 @@ static SECRET: LazyLock<Regex> = LazyLock::new(|| {
     let names = SENSITIVE.lines().collect::<Vec<_>>().join("|").replace('_', "[_-]?");
     let name = format!(r"[\w-]*(?:{names}|[_-]key)[\w-]*");
     let assigned = r#"\\?["']?\s*[=:]|\\?["']?,?\s+\\?["']|\(["']"#;
-    Regex::new(&format!(r"(?im)({name}(?:{assigned})|--{name}\s|bearer\s).+$")).expect("a valid expression")
+    Regex::new(&format!(r"(?im)({name}(?:{assigned})|--{name}\s|bearer\s).+$"))
+        .expect("the names have only letters and _")
 });
 
 /// Prints the report: versions, checks, and the end of each log of Leoflow's own processes. Settings, DAG files, task logs,
@@ -105,6 +106,7 @@ mod tests {
             ("http://h/a?token=abc&x=1\nnext", "http://h/a?token=***\nnext"),
             ("host=h password='se cret'", "host=h password=***"),
             (r#"{\"password\": \"hunter2\"}"#, r#"{\"password\":***"#),
+            (r#"{"password":"a b","host":"h"}"#, r#"{"password":***"#),
             ("PGPASSWORD=x; \"secret_key\": \"abc\"", "PGPASSWORD=***"),
             ("password: Some(\"hunter2\")", "password:***"),
             ("Authorization: Bearer abc", "Authorization:***"),

@@ -34,18 +34,21 @@ impl Record {
 
 /// Finds the processes that a killed supervisor left running, by name. Read-only.
 pub fn find_leftovers(home: &Home) -> io::Result<Vec<(String, ProcessId)>> {
-    let children = Record::read(home)?.children.into_iter();
+    Ok(remaining(home, &Record::read(home)?.children))
+}
+
+fn remaining(home: &Home, children: &[(String, ProcessId)]) -> Vec<(String, ProcessId)> {
     let has_relay = location::kind(home) != Kind::Managed;
-    let remaining = children.filter(|(name, process)| (has_relay || name != "postgres") && process.is_alive());
+    let is_remaining = |(name, process): &&(String, ProcessId)| (has_relay || name != "postgres") && process.is_alive();
     let servers = leftovers::find(home).into_iter().map(|process| ("postgres".to_owned(), process));
-    Ok(remaining.chain(servers).collect())
+    children.iter().filter(is_remaining).cloned().chain(servers).collect()
 }
 
 /// Stops the processes that a killed supervisor left running and returns their names. The caller holds the home's lock,
 /// so they are not the children of a running supervisor.
 pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
-    let processes = find_leftovers(home)?;
-    let servers = Record::read(home)?.children.into_iter().filter(|(name, _)| name == "server");
+    let children = Record::read(home)?.children;
+    let processes = remaining(home, &children);
     let has_relay = location::kind(home) != Kind::Managed;
     for (_, process) in processes.iter().rev().filter(|(name, _)| has_relay || name != "postgres") {
         process.signal(Signal::Terminate);
@@ -56,9 +59,9 @@ pub fn end_leftovers(home: &Home) -> io::Result<Vec<String>> {
         }
     }
     // Another process may have the pid of a server that has ended.
-    servers
-        .filter(|(_, server)| !is_pid_alive(server.pid))
-        .for_each(|(_, server)| dag_file_processes::end_of(server.pid));
+    for (_, server) in children.iter().filter(|(name, child)| name == "server" && !is_pid_alive(child.pid)) {
+        dag_file_processes::end_of(server.pid);
+    }
     leftovers::end(home)?;
     let mut names: Vec<String> = processes.into_iter().map(|(name, _)| name).collect();
     names.dedup();
